@@ -1,0 +1,98 @@
+//! What a device model may ask of its guest: memory, and an interrupt line.
+//!
+//! The kernel implements these traits over foreign and granted pages, [`crate::fake`] over host memory. A guest
+//! keeps running on its own vCPUs while a device model reads, so **nothing here ever hands out a Rust
+//! reference to guest memory**: every access copies a value out or in, and the copy is what gets validated.
+
+/// An address in a guest's physical address space, in bytes, as the guest wrote it: an allegation, not a fact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GuestAddress(pub u64);
+
+/// A range of guest memory as a guest described it. Proves nothing until [`GuestMemory::pin`] accepts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuestRegion {
+    /// First byte.
+    pub address: GuestAddress,
+    /// Length in bytes.
+    pub length: u32,
+}
+
+/// Why guest memory cannot be reached. The fault is the guest's unless the variant says otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MemoryError {
+    /// The guest has no RAM at a page of the region, or the region wraps around the address space.
+    #[error("no guest memory at {0:#x}")]
+    NotMapped(u64),
+    /// The access lies outside what was pinned.
+    #[error("access outside the pinned region")]
+    OutOfRange,
+    /// Ours: all slots of the window are pinned, or the hypervisor has no memory for our page tables.
+    #[error("no free slot to map guest memory")]
+    Exhausted,
+}
+
+/// The memory of one guest.
+pub trait GuestMemory {
+    /// Pinned guest pages.
+    type Pinned: PinnedMemory;
+
+    /// Makes `regions` reachable, seen as one run of bytes in the order given, until the result is dropped.
+    ///
+    /// # Errors
+    /// All or nothing: [`MemoryError`] when any page of any region cannot be reached. An empty region, or an
+    /// empty list, is fine and pins nothing.
+    fn pin(&self, regions: &[GuestRegion]) -> Result<Self::Pinned, MemoryError>;
+
+    /// Says that `regions` will be pinned soon, so that all pages still missing are mapped by one hypercall.
+    /// A hint: failure shows when they are pinned.
+    fn prefetch(&self, regions: &[GuestRegion]);
+}
+
+/// Guest pages that stay reachable as long as this value lives; the guest may change their content at any time.
+///
+/// Offsets count bytes from the start of the first region. Dropping the value unpins the pages.
+pub trait PinnedMemory {
+    /// Bytes pinned in all.
+    fn len(&self) -> u32;
+
+    /// Whether nothing is pinned.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Copies guest bytes at `offset` to `out`.
+    ///
+    /// # Errors
+    /// [`MemoryError::OutOfRange`] when the range does not lie inside; `out` is then unspecified.
+    fn read(&self, offset: u32, out: &mut [u8]) -> Result<(), MemoryError>;
+
+    /// Copies `data` to guest bytes at `offset`.
+    ///
+    /// # Errors
+    /// [`MemoryError::OutOfRange`] when the range does not lie inside; a part may have been written.
+    fn write(&self, offset: u32, data: &[u8]) -> Result<(), MemoryError>;
+
+    /// Writes `length` zero bytes at `offset`.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    fn fill_zero(&self, offset: u32, length: u32) -> Result<(), MemoryError>;
+
+    /// Loads the little-endian half-word at the even `offset`, in one access: what a ring index needs.
+    ///
+    /// # Errors
+    /// [`MemoryError::OutOfRange`] when it does not lie inside one page of the region.
+    fn load_u16(&self, offset: u32) -> Result<u16, MemoryError>;
+
+    /// Stores a little-endian half-word at the even `offset`, in one access.
+    ///
+    /// # Errors
+    /// As [`Self::load_u16`].
+    fn store_u16(&self, offset: u32, value: u16) -> Result<(), MemoryError>;
+}
+
+/// The interrupt line of one device to its guest.
+pub trait InterruptLine {
+    /// Raises one edge. Cheap to call, costs a hypercall: the caller decides once per batch.
+    fn raise(&self);
+}
