@@ -1,0 +1,121 @@
+# Functions for the scripts that run in Dom0; bash reads this file before the script.
+#
+# Whatever waits here is woken by what it waits for (a watch of xenstore, a change of a file): polling would take the one processor
+# from the domains that the script waits for.
+
+CONSOLES=/var/log/xen/console
+
+# fail MESSAGE: ends the script as failed.
+fail() {
+    echo "FAILED: $*"
+    exit 1
+}
+
+# seconds_left START LIMIT: what is left of LIMIT seconds since START; false when nothing is.
+seconds_left() {
+    local left=$(($1 + $2 - SECONDS))
+    [ "$left" -gt 0 ] && echo "$left"
+}
+
+# wait_node PATH VALUE [LIMIT]: waits until the xenstore node PATH holds VALUE.
+wait_node() {
+    local path=$1 value=$2 limit=${3:-30} start=$SECONDS left watch found=1
+    exec {watch}< <(exec xenstore-watch "$path" 2>/dev/null)
+    local watcher=$!
+    while left=$(seconds_left "$start" "$limit") && read -r -t "$left" -u "$watch" _; do
+        if [ "$(xenstore-read "$path" 2>/dev/null)" = "$value" ]; then
+            found=0
+            break
+        fi
+    done
+    kill "$watcher" 2>/dev/null
+    exec {watch}<&-
+    return "$found"
+}
+
+# wait_file_text FILE TEXT [LIMIT]: waits until FILE, which need not exist yet, holds TEXT.
+wait_file_text() {
+    local file=$1 text=$2 limit=${3:-30} start=$SECONDS left watch found=1
+    exec {watch}< <(exec inotifyd - "${file%/*}:cn" 2>/dev/null)
+    local watcher=$!
+    while :; do
+        if grep -qF -- "$text" "$file" 2>/dev/null; then
+            found=0
+            break
+        fi
+        left=$(seconds_left "$start" "$limit") || break
+        # Not longer than a second: the watch may have begun after the text came.
+        read -r -t 1 -u "$watch" _
+        while read -r -t 0.01 -u "$watch" _; do :; done
+    done
+    kill "$watcher" 2>/dev/null
+    exec {watch}<&-
+    return "$found"
+}
+
+# wait_guest_message NAME TEXT [LIMIT]: waits until the console of guest NAME shows TEXT.
+wait_guest_message() {
+    wait_file_text "$CONSOLES/guest-$1.log" "$2" "${3:-60}"
+}
+
+# wait_domain_gone NAME [LIMIT]: waits until Xen has nothing left of domain NAME.
+wait_domain_gone() {
+    local name=$1 limit=${2:-30} start=$SECONDS left watch found=1
+    exec {watch}< <(exec xenstore-watch @releaseDomain 2>/dev/null)
+    local watcher=$!
+    while left=$(seconds_left "$start" "$limit"); do
+        if ! xl domid "$name" >/dev/null 2>&1; then
+            found=0
+            break
+        fi
+        read -r -t 2 -u "$watch" _
+    done
+    kill "$watcher" 2>/dev/null
+    exec {watch}<&-
+    return "$found"
+}
+
+# start_driver_domain [LINE...]: creates the driver domain, LINEs appended to its configuration, and waits until it serves.
+start_driver_domain() {
+    local config=/tmp/driver-domain.cfg
+    cp /bed/driver-domain.cfg "$config"
+    [ $# -gt 0 ] && printf '%s\n' "$@" >>"$config"
+    xl create "$config" || fail "the driver domain could not be created"
+    wait_node "/local/domain/$(xl domid driver-domain)/data/ready" 1 30 || fail "the driver domain does not say that it is ready"
+}
+
+# make_guest NAME FLAVOUR JOB [LINE...]: creates a stock guest with Debian's kernel FLAVOUR (cloud or generic) that runs the shell
+# script JOB and powers off. LINEs are appended to its configuration; GUEST_FILES names a folder whose content it finds in /.
+make_guest() {
+    local name=$1 flavour=$2 job=$3 config=/tmp/$1.cfg root=/tmp/$1.root
+    shift 3
+    mkdir -p "/tmp/$name.job"
+    [ -z "$GUEST_FILES" ] || cp -r "$GUEST_FILES/." "/tmp/$name.job"
+    cp "$job" "/tmp/$name.job/job"
+    # Linux takes several archives one after the other as one.
+    { cat "/bed/guest-$flavour.root"; cd "/tmp/$name.job" && find . | cpio -o -H newc 2>/dev/null; } >"$root"
+    sed "s/^name = .*/name = \"$name\"/" /bed/guest.cfg >"$config"
+    printf '%s\n' "kernel = \"/bed/guest-$flavour.kernel\"" "ramdisk = \"$root\"" "$@" >>"$config"
+    xl create "$config"
+    local status=$?
+    rm -rf "/tmp/$name.job" "$root"
+    return "$status"
+}
+
+# guest_disk TARGET [DEV]: the disk of a guest that the driver domain serves, for make_guest.
+guest_disk() {
+    echo "disk = [ \"backend=driver-domain, vdev=${2:-xvda}, specification=virtio, backendtype=standalone, format=raw, access=rw, grant_usage=0, target=$1\" ]"
+}
+
+# xen_free_pages: how many pages no domain has, exactly.
+xen_free_pages() {
+    xen-facts free-pages
+}
+
+# load_more_modules: Linux' own backends, for scripts that compare with them.
+load_more_modules() {
+    local module
+    for module in /modules/more/*.ko; do
+        insmod "$module" || return
+    done
+}

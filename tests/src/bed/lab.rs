@@ -1,0 +1,296 @@
+//! The lab: one boot of Xen and Dom0 that runs one script and brings back what it made.
+//!
+//! The script's output comes over a port of its own, so that no message of Xen or Linux is between its lines; the console of the
+//! machine goes to a log. What the script leaves in `$OUT`, and the consoles of its guests, come back on a disk.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::disk;
+use super::qemu::{self, Console};
+use crate::setup::Parts;
+use crate::setup::xen::Flavour;
+
+/// How long Xen and Dom0 may take before the script starts.
+const BOOT_LIMIT: Duration = Duration::from_secs(180);
+/// How long Dom0 may take to end a script that is told to, and to hand over its results.
+const END_LIMIT: Duration = Duration::from_secs(60);
+/// Starts the lines that Dom0's side writes, not the script.
+const MARK: &str = "\u{1}bed ";
+
+/// The machine to boot.
+#[derive(Clone, Debug)]
+pub struct Lab {
+    /// Names the folder of this run's logs and results, `target/bed/NAME`.
+    pub name: String,
+    /// Which Xen.
+    pub xen: Flavour,
+    /// The machine's memory, in QEMU's form.
+    pub memory: String,
+    /// Dom0's memory, in Xen's form.
+    pub dom0_memory: String,
+    /// The version of the interrupt controller, 2 or 3.
+    pub gic: u8,
+    /// The processor's model.
+    pub cpu: String,
+    /// How many processors; one in a deterministic run.
+    pub processors: u32,
+    /// Time is counted in instructions: two runs of the same script agree.
+    pub deterministic: bool,
+    /// The first eight virtio transports are not Dom0's, to be passed through.
+    pub passthrough: bool,
+    /// More of Xen's command line.
+    pub xen_arguments: Vec<String>,
+    /// More of QEMU's command line.
+    pub qemu_arguments: Vec<String>,
+}
+
+/// What to do in Dom0.
+#[derive(Clone, Debug, Default)]
+pub struct Job {
+    /// The script, for bash.
+    pub script: PathBuf,
+    /// A folder that the script finds as `/files`, where it starts.
+    pub files: Option<PathBuf>,
+    /// Files that it finds in `/bed`.
+    pub bed_files: Vec<PathBuf>,
+    /// Variables that the script sees.
+    pub environment: Vec<(String, String)>,
+    /// How long the script may run.
+    pub time_limit: Duration,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The script ended with this status.
+    Exit(i32),
+    /// The script did not end in its time.
+    TimedOut,
+    /// Dom0 did not get as far as the script.
+    NoBoot,
+    /// The machine stopped under the script: Xen or Dom0 crashed.
+    MachineStopped,
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct Outcome {
+    /// How it ended.
+    pub ending: Ending,
+    /// What the script left in `$OUT`; in `console/`, the guests' consoles.
+    pub results: PathBuf,
+    /// Everything that the machine's console showed.
+    pub log: PathBuf,
+    /// From QEMU's start to the script's.
+    pub boot_time: Duration,
+    /// From the script's start to its end.
+    pub script_time: Duration,
+}
+
+impl Default for Lab {
+    fn default() -> Self {
+        Self {
+            name: "lab".into(),
+            xen: Flavour::Debug,
+            memory: "4G".into(),
+            dom0_memory: "768M".into(),
+            gic: 3,
+            cpu: "cortex-a57".into(),
+            processors: 1,
+            deterministic: false,
+            passthrough: false,
+            xen_arguments: Vec::new(),
+            qemu_arguments: Vec::new(),
+        }
+    }
+}
+
+impl Lab {
+    /// How many processors the machine really has.
+    pub fn cpus(&self) -> u32 {
+        if self.deterministic { 1 } else { self.processors }
+    }
+
+    /// Boots, runs `job`, and gives each line of its output to `line` as it comes.
+    pub fn run(
+        &self,
+        parts: &Parts,
+        workspace: &Path,
+        job: &Job,
+        mut line: impl FnMut(&str),
+    ) -> Result<Outcome> {
+        let (folder, _lock) = self.folder()?;
+        let disks = self.make_disks(parts, workspace, &folder, Some(job))?;
+        let start = Instant::now();
+        let mut machine = Machine(qemu::start(self, parts, &folder, &disks, Console::Log)?);
+        let output = lines_of(machine.0.stdout.take().context("QEMU has no output")?);
+        let mut outcome = Outcome {
+            ending: Ending::NoBoot,
+            results: folder.join("out"),
+            log: folder.join("serial.log"),
+            boot_time: Duration::ZERO,
+            script_time: Duration::ZERO,
+        };
+        let mut deadline = start + BOOT_LIMIT;
+        let mut told_to_stop = false;
+        loop {
+            match output.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(text) => match text.strip_prefix(MARK) {
+                    Some("start") => {
+                        outcome.boot_time = start.elapsed();
+                        outcome.ending = Ending::TimedOut;
+                        deadline = Instant::now() + job.time_limit;
+                    }
+                    Some(message) => {
+                        let Some(status) = message.strip_prefix("exit ") else {
+                            bail!("Dom0 sent what is not known: {message}");
+                        };
+                        if !told_to_stop {
+                            outcome.ending =
+                                Ending::Exit(status.parse().context("Dom0 sent a status that is no number")?);
+                        }
+                        break;
+                    }
+                    None => line(&text),
+                },
+                Err(RecvTimeoutError::Timeout) if outcome.ending == Ending::TimedOut && !told_to_stop => {
+                    told_to_stop = true;
+                    deadline = Instant::now() + END_LIMIT;
+                    machine.say("stop\n");
+                }
+                Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Disconnected) => {
+                    if outcome.ending != Ending::NoBoot {
+                        outcome.ending = Ending::MachineStopped;
+                    }
+                    break;
+                }
+            }
+        }
+        drop(machine);
+        outcome.script_time = start.elapsed().saturating_sub(outcome.boot_time);
+        disk::unpack_results(&folder.join("results.img"), &outcome.results)?;
+        for image in ["results.img", "files.img", "job.img"] {
+            // They are large, and what was in them is in `out` now.
+            let _ = fs::remove_file(folder.join(image));
+        }
+        Ok(outcome)
+    }
+
+    /// Boots to a shell of Dom0 on the terminal.
+    pub fn shell(&self, parts: &Parts, workspace: &Path, job: &Job) -> Result<()> {
+        let (folder, _lock) = self.folder()?;
+        let disks = self.make_disks(parts, workspace, &folder, Some(job))?;
+        println!("Dom0 comes up in about 10 s. Leave by `poweroff -f`, or Ctrl-A x to stop the machine.");
+        let mut machine = Machine(qemu::start(self, parts, &folder, &disks, Console::Terminal)?);
+        machine.0.wait().context("cannot wait for QEMU")?;
+        Ok(())
+    }
+
+    /// This run's own folder, locked: two runs of one name at a time get different ones.
+    fn folder(&self) -> Result<(PathBuf, File)> {
+        let bed = crate::image::target_folder()?.join("bed");
+        for number in 1..100 {
+            let name = if number == 1 { self.name.clone() } else { format!("{}-{number}", self.name) };
+            let folder = bed.join(name);
+            fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+            let lock = File::create(folder.join(".lock"))?;
+            if lock.try_lock().is_ok() {
+                let results = folder.join("out");
+                if results.exists() {
+                    fs::remove_dir_all(&results)?;
+                }
+                return Ok((folder, lock));
+            }
+        }
+        bail!("a hundred runs named {} at a time: give one another name", self.name)
+    }
+
+    fn make_disks(
+        &self,
+        parts: &Parts,
+        workspace: &Path,
+        folder: &Path,
+        job: Option<&Job>,
+    ) -> Result<Vec<(&'static str, PathBuf)>> {
+        let results = folder.join("results.img");
+        disk::for_results(&results)?;
+        let mut disks = vec![("bed", parts.bed_disk.clone()), ("results", results)];
+        let Some(job) = job else {
+            return Ok(disks);
+        };
+        let staging = folder.join("job");
+        if staging.exists() {
+            fs::remove_dir_all(&staging)?;
+        }
+        fs::create_dir_all(&staging)?;
+        let own = ["bed.sh", "session.sh"].map(|name| workspace.join("tests/dom0").join(name));
+        for file in own.iter().chain(&job.bed_files) {
+            let name = file.file_name().with_context(|| format!("{} is no file", file.display()))?;
+            fs::copy(file, staging.join(name)).with_context(|| format!("cannot copy {}", file.display()))?;
+        }
+        if job.script.as_os_str().is_empty() {
+            fs::write(staging.join("script.sh"), "")?;
+        } else {
+            fs::copy(&job.script, staging.join("script.sh"))
+                .with_context(|| format!("cannot read the script {}", job.script.display()))?;
+        }
+        let variables = job
+            .environment
+            .iter()
+            .map(|(name, value)| format!("export {name}='{}'\n", value.replace('\'', r"'\''")));
+        fs::write(staging.join("job.env"), variables.collect::<String>())?;
+        let image = folder.join("job.img");
+        disk::from_folder(&staging, &image)?;
+        disks.push(("job", image));
+        if let Some(files) = &job.files {
+            let image = folder.join("files.img");
+            disk::from_folder(files, &image)?;
+            disks.push(("files", image));
+        }
+        Ok(disks)
+    }
+}
+
+/// A running QEMU; ended when dropped.
+struct Machine(Child);
+
+impl Machine {
+    fn say(&mut self, text: &str) {
+        if let Some(input) = &mut self.0.stdin {
+            // When it cannot be written, the machine is gone: the reader of its output finds out.
+            let _ = input.write_all(text.as_bytes()).and_then(|()| input.flush());
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The lines of `output`, as they come; the channel closes when the machine ends.
+fn lines_of(output: ChildStdout) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut reader = BufReader::new(output);
+        let mut bytes = Vec::new();
+        while reader.read_until(b'\n', &mut bytes).is_ok_and(|length| length > 0) {
+            let text = String::from_utf8_lossy(&bytes).trim_end_matches(['\n', '\r']).to_owned();
+            if sender.send(text).is_err() {
+                return;
+            }
+            bytes.clear();
+        }
+    });
+    receiver
+}

@@ -1,0 +1,8 @@
+//! The machine: Xen and Dom0 in QEMU, scripts into it and results out of it.
+
+mod device_tree;
+pub mod disk;
+mod lab;
+mod qemu;
+
+pub use lab::{Ending, Job, Lab, Outcome};

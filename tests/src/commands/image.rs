@@ -1,0 +1,15 @@
+//! `cargo xtask image`
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::{image, setup};
+
+/// Builds the driver domain and says where it is.
+pub fn run() -> Result<ExitCode> {
+    setup::toolchain()?;
+    let image = image::build()?;
+    println!("{} ({} KiB)", image.flat.display(), std::fs::metadata(&image.flat)?.len() / 1024);
+    Ok(ExitCode::SUCCESS)
+}

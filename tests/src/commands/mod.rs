@@ -1,0 +1,5 @@
+//! The commands of `cargo xtask`, one file each.
+
+pub mod dom0;
+pub mod image;
+pub mod setup;

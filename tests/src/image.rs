@@ -1,0 +1,101 @@
+//! The driver domain's image: the kernel's ELF file laid out flat, as `xl` takes it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use object::Endianness;
+use object::elf::PT_LOAD;
+use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
+
+use crate::setup::TARGET;
+use crate::tool;
+
+/// The file is a whole number of these.
+const PAGE_BYTES: usize = 4096;
+
+/// What a build made.
+pub struct Image {
+    /// With symbols, for `size` and for looking up addresses.
+    pub elf: PathBuf,
+    /// What a domain boots.
+    pub flat: PathBuf,
+}
+
+/// The root of the project.
+pub fn workspace() -> Result<PathBuf> {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().map(Path::to_owned).context("the tests' folder is in no project")
+}
+
+/// Where cargo and the bed put what they make.
+pub fn target_folder() -> Result<PathBuf> {
+    let folder = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| workspace().map(|root| root.join("target")), |folder| Ok(PathBuf::from(folder)))?;
+    std::path::absolute(folder).context("the target folder has no absolute path")
+}
+
+/// Builds the driver domain.
+pub fn build() -> Result<Image> {
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(workspace()?).args([
+        "build",
+        "--quiet",
+        "--profile",
+        "kernel",
+        "-p",
+        "kernel",
+        "--bin",
+        "driver-domain",
+        "--target",
+        TARGET,
+    ]);
+    if !tool::succeeds(&mut cargo)? {
+        bail!("the driver domain does not build (see above)");
+    }
+    let elf = target_folder()?.join(TARGET).join("kernel/driver-domain");
+    let flat = elf.with_extension("img");
+    let content = fs::read(&elf).with_context(|| format!("cannot read {}", elf.display()))?;
+    let bytes = flatten(&content).with_context(|| format!("{} cannot be laid out flat", elf.display()))?;
+    fs::write(&flat, bytes).with_context(|| format!("cannot write {}", flat.display()))?;
+    Ok(Image { elf, flat })
+}
+
+/// The loaded segments at their distances from the first one, zeroes included.
+fn flatten(elf: &[u8]) -> Result<Vec<u8>> {
+    let file = ElfFile64::<Endianness>::parse(elf)?;
+    let endian = file.endian();
+    let headers = file.elf_header().program_headers(endian, elf)?;
+    let loaded =
+        || headers.iter().filter(|header| header.p_type(endian) == PT_LOAD && header.p_memsz(endian) > 0);
+    let start = loaded().map(|header| header.p_paddr(endian)).min().context("it has nothing to load")?;
+    let mut image = Vec::new();
+    for header in loaded() {
+        let at = usize::try_from(header.p_paddr(endian) - start)?;
+        let end = at + usize::try_from(header.p_memsz(endian))?;
+        if image.len() < end {
+            image.resize(end, 0);
+        }
+        let data = header.data(endian, elf).ok().context("a segment lies outside of the file")?;
+        image[at..at + data.len()].copy_from_slice(data);
+    }
+    image.resize(image.len().next_multiple_of(PAGE_BYTES), 0);
+    Ok(image)
+}
+
+/// The files of the project that a script finds in `/bed`.
+pub fn bed_files(workspace: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(workspace.join("boot")).context("the folder boot is missing")?;
+    Ok(entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "cfg"))
+        .collect())
+}
+
+/// Copies what is in `from` into `to`.
+pub fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to).with_context(|| format!("cannot make {}", to.display()))?;
+    tool::run(Command::new("cp").arg("-a").arg(from.join(".")).arg(to))
+}

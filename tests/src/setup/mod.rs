@@ -1,0 +1,80 @@
+//! All that a test bed needs, made once and kept in the cache; each step finds out itself that it has nothing to do.
+
+mod apt;
+mod bed_disk;
+mod data_image;
+mod dom0_root;
+mod guest_root;
+mod host_packages;
+mod kernel_modules;
+mod packages;
+mod policy;
+mod root_tree;
+mod rust_target;
+pub mod xen;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::cache::Cache;
+pub use rust_target::TARGET;
+use xen::Flavour;
+
+/// The made parts of the bed, by their paths.
+pub struct Parts {
+    /// Xen with assertions.
+    pub xen_debug: PathBuf,
+    /// Xen as it is deployed.
+    pub xen_release: PathBuf,
+    /// The compiled FLASK policy.
+    pub policy: PathBuf,
+    /// Dom0's Linux.
+    pub dom0_kernel: PathBuf,
+    /// Dom0's root with the real `xl`.
+    pub dom0_root: PathBuf,
+    /// A file system with the guests' kernels and roots and the data image; `/bed` in Dom0.
+    pub bed_disk: PathBuf,
+    /// The data image itself.
+    pub data_image: PathBuf,
+}
+
+impl Parts {
+    /// The Xen of `flavour`.
+    pub fn xen(&self, flavour: Flavour) -> &Path {
+        match flavour {
+            Flavour::Debug => &self.xen_debug,
+            Flavour::Release => &self.xen_release,
+        }
+    }
+}
+
+/// What a build of the driver domain needs: the host's programs and the Rust target.
+pub fn toolchain() -> Result<()> {
+    host_packages::ensure()?;
+    rust_target::ensure(&Cache::open()?)
+}
+
+/// Makes all that is missing.
+pub fn everything(workspace: &Path) -> Result<Parts> {
+    host_packages::ensure()?;
+    let cache = Cache::open()?;
+    rust_target::ensure(&cache)?;
+    let xen_debug = xen::build(&cache, Flavour::Debug)?;
+    let xen_release = xen::build(&cache, Flavour::Release)?;
+    let policy = policy::build(&cache, workspace)?;
+    let packages = packages::unpacked(&cache)?;
+    let dom0 = dom0_root::build(&cache, workspace, &packages)?;
+    let guests = guest_root::build(&cache, workspace, &packages)?;
+    let data_image = data_image::build(&cache, &packages)?;
+    let bed_disk = bed_disk::build(&cache, &guests, &data_image)?;
+    Ok(Parts {
+        xen_debug,
+        xen_release,
+        policy,
+        dom0_kernel: dom0.join("Image"),
+        dom0_root: dom0.join("root.cpio"),
+        bed_disk,
+        data_image,
+    })
+}
