@@ -5,8 +5,12 @@
 //! | [`guest`] | traits the kernel implements: guest memory, interrupt line |
 //! | [`virtio`] | register file, queues, device models |
 //! | [`block`] | what a device model asks of storage |
-//! | [`volume`] | storage in RAM |
-//! | [`sys`] | the hermit-abi seam: time, entropy, console, abort |
+//! | [`volume`] | storage in RAM, and the names and opening rules of volumes |
+//! | [`sys`] | the hermit-abi seam: what a driver asks of any OS |
+//! | `fake` | guests and interrupt lines made of host memory (feature `fakes`) |
+//!
+//! A request's way: [`virtio::mmio`] (register write, interrupt) → [`virtio::batch`] over [`virtio::queue`] and
+//! [`virtio::chain`] (heads popped, chains walked) → [`virtio::blk`] (parsed, carried out) → [`block::Volume`].
 #![no_std]
 #![deny(unsafe_code)]
 #![cfg_attr(
@@ -14,5 +18,18 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
 )]
 
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
 pub mod block;
+#[cfg(any(test, feature = "fakes"))]
+pub mod fake;
 pub mod guest;
+pub mod sys;
+pub mod virtio;
+pub mod volume;
+
+#[cfg(test)]
+#[path = "../tests/common/clock.rs"]
+mod test_clock;

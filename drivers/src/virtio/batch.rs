@@ -1,0 +1,96 @@
+//! The requests drained from a queue in one go, so that the pages of all of them are mapped by one hypercall.
+//!
+//! Bounded in requests, in buffers and in bytes: a batch never grows its memory after it was made, and a guest
+//! cannot keep the loop from the others for long.
+
+use super::chain::{Chain, Descriptor, LARGEST_TABLE_BYTES, MAX_SEGMENTS, walk};
+use super::queue::{Heads, MAX_BATCH, Queue, QueueError, Used};
+use crate::guest::{GuestMemory, GuestRegion};
+use alloc::vec::Vec;
+use smallvec::SmallVec;
+
+/// A batch takes no further chain once it has this many buffers; then the longest chain still fits.
+const ENOUGH_REGIONS: usize = MAX_SEGMENTS;
+
+/// A batch takes no further chain once it has this many bytes.
+const ENOUGH_BYTES: u32 = 1 << 20;
+
+/// A chain with more bytes than this is large: it ends a batch and is not mapped at once but in pieces.
+pub const LARGE_BYTES: u32 = 256 << 10;
+
+/// Chains taken from a queue, and what is to be told of them. Reused: no allocation per request.
+#[derive(Debug)]
+pub struct Batch {
+    heads: Heads,
+    /// The chains, in the order in which the guest made them available.
+    pub chains: Vec<Chain>,
+    /// The buffers of all of them.
+    pub regions: Vec<GuestRegion>,
+    /// The chains done, to be given back together.
+    pub done: Vec<Used>,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self {
+            heads: Heads::new(),
+            chains: Vec::with_capacity(MAX_BATCH),
+            regions: Vec::with_capacity(ENOUGH_REGIONS + MAX_SEGMENTS),
+            done: Vec::with_capacity(MAX_BATCH),
+        }
+    }
+}
+
+impl Batch {
+    /// Takes chains from the queue, of which `waiting` wait, and announces their pages.
+    ///
+    /// # Errors
+    /// A head does not exist, and the batch is empty, or a chain is malformed, and the batch holds those before it.
+    pub fn fill<M: GuestMemory>(
+        &mut self,
+        queue: &mut Queue<M::Pinned>,
+        memory: &M,
+        waiting: u16,
+    ) -> Result<(), QueueError> {
+        self.chains.clear();
+        self.regions.clear();
+        self.done.clear();
+        queue.peek(waiting, &mut self.heads)?;
+        let walked = self.walk_all(queue, memory);
+        queue.take(u16::try_from(self.chains.len()).unwrap_or(0));
+        let small = self.chains.iter().take_while(|chain| chain.bytes() <= LARGE_BYTES);
+        let announced = small.map(|chain| chain.regions.end).last().unwrap_or(0);
+        // A single chain is mapped as well by pinning it.
+        if let (2.., Some(regions)) = (self.chains.len(), self.regions.get(..announced)) {
+            memory.prefetch(regions);
+        }
+        walked
+    }
+
+    fn walk_all<M: GuestMemory>(&mut self, queue: &Queue<M::Pinned>, memory: &M) -> Result<(), QueueError> {
+        let mut firsts = SmallVec::<[(u16, Descriptor); MAX_BATCH]>::new();
+        let mut tables = SmallVec::<[GuestRegion; MAX_BATCH]>::new();
+        for head in &self.heads {
+            let first = queue.descriptor(*head)?;
+            tables.extend(first.table().filter(|table| table.length <= LARGEST_TABLE_BYTES));
+            firsts.push((*head, first));
+        }
+        if tables.len() > 1 {
+            memory.prefetch(&tables);
+        }
+        let mut bytes = 0_u32;
+        for first in firsts {
+            if bytes >= ENOUGH_BYTES || self.regions.len() > ENOUGH_REGIONS {
+                break;
+            }
+            let chain = walk(queue, memory, first, &mut self.regions)?;
+            bytes = bytes.saturating_add(chain.bytes());
+            let is_large = chain.bytes() > LARGE_BYTES;
+            self.chains.push(chain);
+            if is_large {
+                break;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,241 @@
+//! One descriptor chain (virtio 1.2, 2.7.5) to guest regions: walked once, each descriptor copied once, checked.
+//!
+//! What comes out proves only that the chain is well-formed; whether guest memory is there shows when the regions
+//! are pinned. Bounded: by [`MAX_SEGMENTS`] descriptors, tables included, whatever `next` says.
+
+use super::queue::{MAX_SIZE, Queue, QueueError};
+use crate::guest::{GuestAddress, GuestMemory, GuestRegion, PinnedMemory};
+use alloc::vec::Vec;
+use core::ops::Range;
+use zerocopy::IntoBytes;
+use zerocopy::little_endian::{U16, U32, U64};
+
+/// Most descriptors in a chain, indirect ones included.
+pub const MAX_SEGMENTS: usize = MAX_SIZE as usize;
+
+const DESCRIPTOR_BYTES: u32 = 16;
+
+/// The largest indirect table that a well-formed chain has.
+pub const LARGEST_TABLE_BYTES: u32 = MAX_SIZE as u32 * DESCRIPTOR_BYTES;
+
+bitflags::bitflags! {
+    /// Flags of a descriptor (virtio 1.2, 2.7.5).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct DescriptorFlags: u16 {
+        /// The chain goes on at `next`.
+        const NEXT = 1;
+        /// The device may write the buffer; else it may read it.
+        const WRITE = 2;
+        /// The buffer is a table of descriptors.
+        const INDIRECT = 4;
+        // A driver may set what we do not know.
+        const _ = !0;
+    }
+}
+
+/// Our copy of one descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Descriptor {
+    /// The buffer, or the table.
+    pub region: GuestRegion,
+    /// How to take it.
+    pub flags: DescriptorFlags,
+    /// Where the chain goes on, if it does.
+    pub next: u16,
+}
+
+#[derive(Default, zerocopy::FromBytes, zerocopy::IntoBytes)]
+#[repr(C)]
+struct RawDescriptor {
+    address: U64,
+    length: U32,
+    flags: U16,
+    next: U16,
+}
+
+const _: () = assert!(size_of::<RawDescriptor>() == DESCRIPTOR_BYTES as usize);
+
+impl Descriptor {
+    /// Copies entry `index` of a pinned table.
+    ///
+    /// # Errors
+    /// The table has no such entry.
+    pub fn read<P: PinnedMemory>(table: &P, index: u16) -> Result<Self, QueueError> {
+        let mut raw = RawDescriptor::default();
+        table.read(u32::from(index) * DESCRIPTOR_BYTES, raw.as_mut_bytes())?;
+        Ok(Self {
+            region: GuestRegion { address: GuestAddress(raw.address.get()), length: raw.length.get() },
+            flags: DescriptorFlags::from_bits_retain(raw.flags.get()),
+            next: raw.next.get(),
+        })
+    }
+
+    /// The table that the descriptor refers to, if it is indirect.
+    #[must_use]
+    pub fn table(&self) -> Option<GuestRegion> {
+        self.flags.contains(DescriptorFlags::INDIRECT).then_some(self.region)
+    }
+}
+
+/// A well-formed chain. Its bytes are numbered through: first the readable ones, then the writable ones.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// The descriptor that it starts at, by which the driver knows it.
+    pub head: u16,
+    /// Its buffers, in the list that the walk appended to.
+    pub regions: Range<usize>,
+    /// Bytes that the device may read.
+    pub readable_bytes: u32,
+    /// Bytes that the device may write. The sum of both fits too.
+    pub writable_bytes: u32,
+}
+
+impl Chain {
+    /// Bytes in all.
+    #[must_use]
+    pub fn bytes(&self) -> u32 {
+        self.readable_bytes.saturating_add(self.writable_bytes)
+    }
+}
+
+/// Walks the chain from `head`, whose descriptor was copied already, and appends its non-empty buffers, at most
+/// [`MAX_SEGMENTS`], to `regions`.
+///
+/// # Errors
+/// The chain is malformed; nothing is appended then.
+pub fn walk<M: GuestMemory>(
+    queue: &Queue<M::Pinned>,
+    memory: &M,
+    head: (u16, Descriptor),
+    regions: &mut Vec<GuestRegion>,
+) -> Result<Chain, QueueError> {
+    let first = regions.len();
+    let mut walk = Walk { regions, descriptors: 0, readable_bytes: 0, writable_bytes: 0 };
+    let walked = walk.direct(queue, memory, head.1);
+    let Walk { readable_bytes, writable_bytes, .. } = walk;
+    match walked {
+        Ok(()) => Ok(Chain { head: head.0, regions: first..regions.len(), readable_bytes, writable_bytes }),
+        Err(error) => {
+            regions.truncate(first);
+            Err(error)
+        }
+    }
+}
+
+/// Puts the part of `regions` that holds the bytes from `start` on, `length` of them, into `part`.
+pub fn slice(regions: &[GuestRegion], start: u32, length: u32, part: &mut Vec<GuestRegion>) {
+    part.clear();
+    let (mut skip, mut left) = (start, length);
+    for region in regions {
+        let kept = region.length.saturating_sub(skip).min(left);
+        if kept > 0 {
+            let address = GuestAddress(region.address.0.saturating_add(skip.into()));
+            part.push(GuestRegion { address, length: kept });
+        }
+        skip = skip.saturating_sub(region.length);
+        left -= kept;
+    }
+}
+
+struct Walk<'a> {
+    regions: &'a mut Vec<GuestRegion>,
+    descriptors: usize,
+    readable_bytes: u32,
+    writable_bytes: u32,
+}
+
+impl Walk<'_> {
+    /// Follows the queue's own table. An indirect descriptor may only come last (virtio 1.2, 2.7.5.3).
+    fn direct<M: GuestMemory>(
+        &mut self,
+        queue: &Queue<M::Pinned>,
+        memory: &M,
+        mut descriptor: Descriptor,
+    ) -> Result<(), QueueError> {
+        loop {
+            if let Some(table) = descriptor.table() {
+                let chained = descriptor.flags.contains(DescriptorFlags::NEXT);
+                if chained || !queue.has_indirect() {
+                    return Err(QueueError::BadIndirect);
+                }
+                return self.indirect(memory, table);
+            }
+            self.add(&descriptor)?;
+            if !descriptor.flags.contains(DescriptorFlags::NEXT) {
+                return Ok(());
+            }
+            descriptor = queue.descriptor(descriptor.next)?;
+        }
+    }
+
+    fn indirect<M: GuestMemory>(&mut self, memory: &M, table: GuestRegion) -> Result<(), QueueError> {
+        let entries = match u16::try_from(table.length / DESCRIPTOR_BYTES) {
+            Ok(entries @ 1..=MAX_SIZE) if table.length.is_multiple_of(DESCRIPTOR_BYTES) => entries,
+            _ => return Err(QueueError::BadIndirect),
+        };
+        let pinned = memory.pin(&[table])?;
+        let mut index = 0;
+        loop {
+            let descriptor = Descriptor::read(&pinned, index)?;
+            if descriptor.table().is_some() {
+                return Err(QueueError::BadIndirect);
+            }
+            self.add(&descriptor)?;
+            if !descriptor.flags.contains(DescriptorFlags::NEXT) {
+                return Ok(());
+            }
+            index = descriptor.next;
+            if index >= entries {
+                return Err(QueueError::NoSuchDescriptor(index));
+            }
+        }
+    }
+
+    /// Adds a buffer; ends endless chains. Empty buffers are legal, count against the limit, and leave no region.
+    fn add(&mut self, descriptor: &Descriptor) -> Result<(), QueueError> {
+        self.descriptors += 1;
+        if self.descriptors > MAX_SEGMENTS {
+            return Err(QueueError::ChainTooLong);
+        }
+        let GuestRegion { address, length } = descriptor.region;
+        let Some(last) = length.checked_sub(1) else { return Ok(()) };
+        let sum =
+            self.readable_bytes.checked_add(self.writable_bytes).and_then(|sum| sum.checked_add(length));
+        if sum.is_none() || address.0.checked_add(last.into()).is_none() {
+            return Err(QueueError::LengthWraps);
+        }
+        if descriptor.flags.contains(DescriptorFlags::WRITE) {
+            self.writable_bytes += length;
+        } else if self.writable_bytes == 0 {
+            self.readable_bytes += length;
+        } else {
+            return Err(QueueError::ReadableAfterWritable);
+        }
+        self.regions.push(descriptor.region);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec;
+
+    fn region(address: u64, length: u32) -> GuestRegion {
+        GuestRegion { address: GuestAddress(address), length }
+    }
+
+    #[test]
+    fn slice_cuts_the_first_and_the_last_region() {
+        let mut part = Vec::new();
+        slice(&[region(0x1000, 16), region(0x2000, 512), region(0x3000, 512)], 20, 600, &mut part);
+        assert_eq!(part, vec![region(0x2004, 508), region(0x3000, 92)]);
+    }
+
+    #[test]
+    fn slice_past_the_end_is_empty() {
+        let mut part = Vec::new();
+        slice(&[region(0x1000, 16)], 16, 4, &mut part);
+        assert_eq!(part, vec![]);
+    }
+}

@@ -1,0 +1,488 @@
+//! The virtio-mmio transport, version 2 (virtio 1.2, 4.2): a device model's register file.
+//!
+//! The kernel traps a guest's access and brings it here. A write never does the work it asks for: it says that there
+//! is [`Effect::Work`], the kernel lets the vCPU go on, and calls [`MmioDevice::process`] then.
+//!
+//! Registers are 32 bits wide, at offsets that are multiples of 4; any other access to them, a write to a read-only
+//! one and a read of a write-only one do nothing and read as 0. Configuration space takes every width and offset.
+//!
+//! Neighbours: [`super::status`] decides on writes to the status register, [`super::queue`] takes over a queue that is
+//! made ready, [`super::blk`] is a device model behind the registers.
+
+use super::queue::{Queue, QueueSettings};
+use super::status::{Status, Step, step};
+use super::{Device, Features, QueueIndex};
+use crate::guest::{GuestMemory, InterruptLine};
+use alloc::vec::Vec;
+
+/// Register offsets (virtio 1.2, 4.2.2, table 4.1). R: read-only, W: write-only.
+mod register {
+    /// R: "virt"
+    pub const MAGIC: u32 = 0x000;
+    /// R: 2
+    pub const VERSION: u32 = 0x004;
+    /// R: what kind of device
+    pub const DEVICE_ID: u32 = 0x008;
+    /// R: whose device
+    pub const VENDOR_ID: u32 = 0x00c;
+    /// R: 32 feature bits offered, W: which
+    pub const DEVICE_FEATURES: u32 = 0x010;
+    pub const DEVICE_FEATURES_SELECT: u32 = 0x014;
+    /// W: 32 feature bits accepted, W: which
+    pub const DRIVER_FEATURES: u32 = 0x020;
+    pub const DRIVER_FEATURES_SELECT: u32 = 0x024;
+    /// W: which queue the following are about
+    pub const QUEUE_SELECT: u32 = 0x030;
+    /// R: the largest size, 0 if there is no such queue
+    pub const QUEUE_SIZE_MAX: u32 = 0x034;
+    /// W: the size
+    pub const QUEUE_SIZE: u32 = 0x038;
+    /// RW: 1 hands the queue over, 0 takes it back
+    pub const QUEUE_READY: u32 = 0x044;
+    /// W: there is something in this queue
+    pub const QUEUE_NOTIFY: u32 = 0x050;
+    /// R: why an interrupt was raised
+    pub const INTERRUPT_STATUS: u32 = 0x060;
+    /// W: reasons dealt with
+    pub const INTERRUPT_ACK: u32 = 0x064;
+    /// RW: the status machine
+    pub const STATUS: u32 = 0x070;
+    /// W: addresses of the three rings, low and high half
+    pub const QUEUE_DESCRIPTORS_LOW: u32 = 0x080;
+    pub const QUEUE_DESCRIPTORS_HIGH: u32 = 0x084;
+    pub const QUEUE_AVAILABLE_LOW: u32 = 0x090;
+    pub const QUEUE_AVAILABLE_HIGH: u32 = 0x094;
+    pub const QUEUE_USED_LOW: u32 = 0x0a0;
+    pub const QUEUE_USED_HIGH: u32 = 0x0a4;
+    /// R: length and address of a shared memory region, all ones for none
+    pub const SHARED_MEMORY_LENGTH_LOW: u32 = 0x0b0;
+    pub const SHARED_MEMORY_BASE_HIGH: u32 = 0x0bc;
+    /// R: changes when configuration space does: ours never does
+    pub const CONFIG_GENERATION: u32 = 0x0fc;
+    /// RW: configuration space starts
+    pub const CONFIG: u32 = 0x100;
+}
+
+const MAGIC: u32 = u32::from_le_bytes(*b"virt");
+const VERSION: u32 = 2;
+const VENDOR: u32 = u32::from_le_bytes(*b"DRVD");
+
+bitflags::bitflags! {
+    /// Reasons for an interrupt (virtio 1.2, 4.2.2, InterruptStatus).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    struct Interrupts: u32 {
+        /// A queue has used buffers.
+        const USED = 1;
+        /// Configuration, or the status, changed.
+        const CONFIG = 2;
+    }
+}
+
+/// How many bytes an access moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Width {
+    /// 8 bits
+    One = 1,
+    /// 16 bits
+    Two = 2,
+    /// 32 bits
+    Four = 4,
+    /// 64 bits
+    Eight = 8,
+}
+
+impl Width {
+    /// The width that is so many bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: u64) -> Option<Self> {
+        match bytes {
+            1 => Some(Self::One),
+            2 => Some(Self::Two),
+            4 => Some(Self::Four),
+            8 => Some(Self::Eight),
+            _ => None,
+        }
+    }
+}
+
+/// What the kernel has to do after a register write, when it has answered the vCPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Effect {
+    /// Nothing.
+    None,
+    /// Call [`MmioDevice::process`] soon.
+    Work,
+    /// The device was reset: what was to be done for it is void.
+    Reset,
+}
+
+/// What a call of [`MmioDevice::process`] or [`MmioDevice::poll`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Progress {
+    /// Requests completed.
+    pub requests: u32,
+    /// There is more to do: call again, after the others had their turn.
+    pub more: bool,
+}
+
+/// What went over a device's registers and interrupt line since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Writes to QueueNotify.
+    pub kicks: u64,
+    /// Interrupts raised.
+    pub interrupts: u64,
+    /// Resets by the guest.
+    pub resets: u64,
+    /// Times that the device came to need a reset.
+    pub breakdowns: u64,
+}
+
+struct QueueSlot<P> {
+    largest: u16,
+    settings: QueueSettings,
+    ready: Option<Queue<P>>,
+    /// The guest kicked, or we left off with its kicks suppressed.
+    pending: bool,
+}
+
+/// Whether a queue that was emptied asks for kicks again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kicks {
+    Enable,
+    Suppress,
+}
+
+/// A device model `D` behind virtio-mmio registers, for a guest with memory `M` and interrupt line `I`.
+pub struct MmioDevice<D, M: GuestMemory, I> {
+    device: D,
+    memory: M,
+    line: I,
+    offered: Features,
+    accepted: Features,
+    /// The guest accepted features above bit 63, of which we offer none.
+    accepted_unknown: bool,
+    device_features_select: u32,
+    driver_features_select: u32,
+    queue_select: u32,
+    queues: Vec<QueueSlot<M::Pinned>>,
+    status: Status,
+    interrupts: Interrupts,
+    counters: Counters,
+}
+
+impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
+    /// Puts registers before `device`, which offers its own features and those of the `platform`, such as
+    /// [`Features::ACCESS_PLATFORM`].
+    pub fn new(device: D, memory: M, line: I, platform: Features) -> Self {
+        let slot = |largest: &u16| QueueSlot {
+            largest: *largest,
+            settings: QueueSettings::default(),
+            ready: None,
+            pending: false,
+        };
+        let queues = device.queue_sizes().iter().map(slot).collect();
+        let offered = device.features() | platform;
+        Self {
+            device,
+            memory,
+            line,
+            offered,
+            accepted: Features::empty(),
+            accepted_unknown: false,
+            device_features_select: 0,
+            driver_features_select: 0,
+            queue_select: 0,
+            queues,
+            status: Status::empty(),
+            interrupts: Interrupts::empty(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// The device model.
+    pub fn device(&self) -> &D {
+        &self.device
+    }
+
+    /// What went over its registers.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Whether the guest's driver is up and queues are served.
+    pub fn is_running(&self) -> bool {
+        self.status.is_running()
+    }
+
+    /// Answers a guest's read at `offset` of the register file.
+    pub fn read(&self, offset: u32, width: Width) -> u64 {
+        if let Some(offset) = offset.checked_sub(register::CONFIG) {
+            let mut bytes = [0; 8];
+            self.device.read_config(offset, bytes.get_mut(..width as usize).unwrap_or_default());
+            return u64::from_le_bytes(bytes);
+        }
+        if width != Width::Four {
+            return 0;
+        }
+        u64::from(match offset {
+            register::MAGIC => MAGIC,
+            register::VERSION => VERSION,
+            register::DEVICE_ID => self.device.id(),
+            register::VENDOR_ID => VENDOR,
+            register::DEVICE_FEATURES => half(self.offered.bits(), self.device_features_select),
+            register::QUEUE_SIZE_MAX => self.selected().map_or(0, |queue| queue.largest.into()),
+            register::QUEUE_READY => self.selected().map_or(0, |queue| queue.ready.is_some().into()),
+            register::INTERRUPT_STATUS => self.interrupts.bits(),
+            register::STATUS => self.status.bits(),
+            register::SHARED_MEMORY_LENGTH_LOW..=register::SHARED_MEMORY_BASE_HIGH
+                if offset.is_multiple_of(4) =>
+            {
+                u32::MAX
+            }
+            register::CONFIG_GENERATION => 0,
+            _ => 0,
+        })
+    }
+
+    /// Takes a guest's write of the low `width` bytes of `value` at `offset` of the register file.
+    pub fn write(&mut self, offset: u32, width: Width, value: u64) -> Effect {
+        let bytes = value.to_le_bytes();
+        if let Some(offset) = offset.checked_sub(register::CONFIG) {
+            self.device.write_config(offset, bytes.get(..width as usize).unwrap_or_default());
+            return Effect::None;
+        }
+        let [b0, b1, b2, b3, ..] = bytes;
+        let value = u32::from_le_bytes([b0, b1, b2, b3]);
+        match (offset, width) {
+            (_, Width::One | Width::Two | Width::Eight) => Effect::None,
+            (register::QUEUE_NOTIFY, _) => self.notify(value),
+            (register::STATUS, _) => self.write_status(value),
+            (register::INTERRUPT_ACK, _) => {
+                self.interrupts.remove(Interrupts::from_bits_truncate(value));
+                Effect::None
+            }
+            _ => {
+                self.configure(offset, value);
+                Effect::None
+            }
+        }
+    }
+
+    /// Serves what waits in the queues that the guest kicked, a bounded amount, and asks for kicks again where all is
+    /// done. Raises at most one interrupt per queue.
+    pub fn process(&mut self) -> Progress {
+        self.serve_queues(Kicks::Enable)
+    }
+
+    /// Serves what waits in any queue without asking for kicks: for a kernel that will look again by itself. The last
+    /// look must be [`Self::process`].
+    pub fn poll(&mut self) -> Progress {
+        if self.status.is_running() {
+            self.queues.iter_mut().for_each(|queue| queue.pending = queue.ready.is_some());
+        }
+        self.serve_queues(Kicks::Suppress)
+    }
+
+    fn serve_queues(&mut self, kicks: Kicks) -> Progress {
+        let mut progress = Progress::default();
+        for index in 0..self.queues.len() {
+            if self.status.is_running() {
+                let of_queue = self.serve_queue(index, kicks);
+                progress.requests += of_queue.requests;
+                progress.more |= of_queue.more;
+            }
+        }
+        progress
+    }
+
+    fn serve_queue(&mut self, index: usize, kicks: Kicks) -> Progress {
+        let Some(QueueSlot { ready: Some(queue), pending: pending @ true, .. }) = self.queues.get_mut(index)
+        else {
+            return Progress::default();
+        };
+        let number = QueueIndex(u16::try_from(index).unwrap_or(u16::MAX));
+        let served = self.device.serve(number, queue, &self.memory);
+        let mut more = Ok(served.more);
+        if served.broken.is_none() {
+            if served.more || kicks == Kicks::Suppress {
+                more = queue.suppress_kicks().map(|()| served.more);
+            } else {
+                more = queue.enable_kicks();
+                *pending = more == Ok(true);
+            }
+        }
+        if served.interrupt {
+            self.interrupt(Interrupts::USED);
+        }
+        match (served.broken, more) {
+            (Some(error), _) | (None, Err(error)) => {
+                self.break_down(&error);
+                Progress { requests: served.requests, more: false }
+            }
+            (None, Ok(more)) => Progress { requests: served.requests, more },
+        }
+    }
+
+    fn notify(&mut self, index: u32) -> Effect {
+        self.counters.kicks += 1;
+        match self.queues.get_mut(index as usize) {
+            Some(queue) if self.status.is_running() && queue.ready.is_some() => {
+                queue.pending = true;
+                Effect::Work
+            }
+            _ => Effect::None,
+        }
+    }
+
+    fn write_status(&mut self, written: u32) -> Effect {
+        let was_running = self.status.is_running();
+        match step(self.status, written, self.features_agree()) {
+            Step::Ignored => Effect::None,
+            Step::Reset => {
+                self.reset();
+                Effect::Reset
+            }
+            Step::To(status) => {
+                self.status = status;
+                if was_running || !status.is_running() {
+                    return Effect::None;
+                }
+                self.device.activate(self.accepted);
+                // A driver may have filled a queue before: it is looked at once without a kick.
+                self.queues.iter_mut().for_each(|queue| queue.pending = queue.ready.is_some());
+                Effect::Work
+            }
+        }
+    }
+
+    fn features_agree(&self) -> bool {
+        let fit = self.offered.contains(self.accepted) && !self.accepted_unknown;
+        fit && self.accepted.contains(Features::VERSION_1)
+    }
+
+    /// Back to the beginning; all queues are unpinned.
+    fn reset(&mut self) {
+        self.device.reset();
+        for queue in &mut self.queues {
+            queue.settings = QueueSettings::default();
+            queue.ready = None;
+            queue.pending = false;
+        }
+        self.accepted = Features::empty();
+        self.accepted_unknown = false;
+        self.device_features_select = 0;
+        self.driver_features_select = 0;
+        self.queue_select = 0;
+        self.status = Status::empty();
+        self.interrupts = Interrupts::empty();
+        self.counters.resets += 1;
+    }
+
+    /// Writes to registers that say how the device is to be used.
+    fn configure(&mut self, offset: u32, value: u32) {
+        match offset {
+            register::DEVICE_FEATURES_SELECT => self.device_features_select = value,
+            register::DRIVER_FEATURES_SELECT => self.driver_features_select = value,
+            register::DRIVER_FEATURES if self.status.is_negotiating() => self.accept(value),
+            register::QUEUE_SELECT => self.queue_select = value,
+            register::QUEUE_READY => self.write_queue_ready(value),
+            _ if self.status.is_configuring() => self.configure_queue(offset, value),
+            _ => {}
+        }
+    }
+
+    fn accept(&mut self, bits: u32) {
+        let accepted = self.accepted.bits();
+        let (low, high) = (half(accepted, 0), half(accepted, 1));
+        let (low, high) = match self.driver_features_select {
+            0 => (bits, high),
+            1 => (low, bits),
+            _ => {
+                self.accepted_unknown |= bits != 0;
+                (low, high)
+            }
+        };
+        self.accepted = Features::from_bits_retain(u64::from(low) | u64::from(high) << 32);
+    }
+
+    fn configure_queue(&mut self, offset: u32, value: u32) {
+        let Some(QueueSlot { settings, ready: None, .. }) = self.selected_mut() else { return };
+        match offset {
+            register::QUEUE_SIZE => settings.size = value,
+            register::QUEUE_DESCRIPTORS_LOW => set_low(&mut settings.descriptors, value),
+            register::QUEUE_DESCRIPTORS_HIGH => set_high(&mut settings.descriptors, value),
+            register::QUEUE_AVAILABLE_LOW => set_low(&mut settings.available, value),
+            register::QUEUE_AVAILABLE_HIGH => set_high(&mut settings.available, value),
+            register::QUEUE_USED_LOW => set_low(&mut settings.used, value),
+            register::QUEUE_USED_HIGH => set_high(&mut settings.used, value),
+            _ => {}
+        }
+    }
+
+    fn write_queue_ready(&mut self, value: u32) {
+        let (may_start, accepted) = (self.status.is_configuring(), self.accepted);
+        let queue = self.queues.get_mut(self.queue_select as usize);
+        let made = match (queue, value) {
+            (Some(queue), 0) => {
+                queue.ready = None;
+                queue.pending = false;
+                Ok(())
+            }
+            (Some(queue), 1) if may_start && queue.ready.is_none() => {
+                Queue::new(queue.settings, queue.largest, accepted, &self.memory)
+                    .map(|made| queue.ready = Some(made))
+            }
+            _ => Ok(()),
+        };
+        if let Err(error) = made {
+            self.break_down(&error);
+        }
+    }
+
+    /// Stops the device until the guest resets it (virtio 1.2, 2.1.2). One line in the log per reset: a device that has
+    /// stopped does not come here again.
+    fn break_down(&mut self, reason: &dyn core::fmt::Display) {
+        log::warn!("{}: needs reset: {reason}", self.device.name());
+        let was_running = self.status.is_running();
+        self.status.insert(Status::DEVICE_NEEDS_RESET);
+        self.counters.breakdowns += 1;
+        if was_running {
+            self.interrupt(Interrupts::CONFIG);
+        }
+    }
+
+    fn interrupt(&mut self, reason: Interrupts) {
+        self.interrupts.insert(reason);
+        self.counters.interrupts += 1;
+        self.line.raise();
+    }
+
+    fn selected(&self) -> Option<&QueueSlot<M::Pinned>> {
+        self.queues.get(self.queue_select as usize)
+    }
+
+    fn selected_mut(&mut self) -> Option<&mut QueueSlot<M::Pinned>> {
+        self.queues.get_mut(self.queue_select as usize)
+    }
+}
+
+/// 32 bits of 64: `which` is 0 for the low half, 1 for the high one; there are no others.
+fn half(bits: u64, which: u32) -> u32 {
+    let [b0, b1, b2, b3, b4, b5, b6, b7] = bits.to_le_bytes();
+    match which {
+        0 => u32::from_le_bytes([b0, b1, b2, b3]),
+        1 => u32::from_le_bytes([b4, b5, b6, b7]),
+        _ => 0,
+    }
+}
+
+fn set_low(address: &mut u64, value: u32) {
+    *address = *address & !u64::from(u32::MAX) | u64::from(value);
+}
+
+fn set_high(address: &mut u64, value: u32) {
+    *address = *address & u64::from(u32::MAX) | u64::from(value) << 32;
+}

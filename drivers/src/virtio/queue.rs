@@ -1,0 +1,311 @@
+//! The split virtqueue (virtio 1.2, 2.7), device side: pop heads, push used elements, decide on notifications.
+//!
+//! The rings stay pinned from QueueReady to the reset. The guest writes to them from other CPUs while we read:
+//! every field is copied once and the copy is checked. Layout, for a queue of `n` descriptors:
+//!
+//! | ring | bytes | align | content |
+//! |---|---|---|---|
+//! | descriptors | 16 n | 16 | address u64, length u32, flags u16, next u16 |
+//! | available | 6 + 2 n | 2 | flags u16, index u16, head u16 × n, `used_event` u16 |
+//! | used | 6 + 8 n | 4 | flags u16, index u16, (id u32, length u32) × n, `avail_event` u16 |
+//!
+//! Neighbours: [`super::mmio`] makes the queue, [`super::batch`] and the device models drive it.
+
+use super::Features;
+use super::chain::Descriptor;
+use crate::guest::{GuestAddress, GuestMemory, GuestRegion, MemoryError, PinnedMemory};
+use core::sync::atomic::{Ordering, fence};
+use smallvec::SmallVec;
+use zerocopy::IntoBytes;
+use zerocopy::little_endian::{U16, U32};
+
+/// The largest queue we offer. One indirect request of a full queue fills at most a page with its table.
+pub const MAX_SIZE: u16 = 256;
+
+/// Most heads popped, and used elements pushed, in one go.
+pub const MAX_BATCH: usize = 32;
+
+const DESCRIPTOR_BYTES: u32 = 16;
+const HEAD_BYTES: u32 = 2;
+const USED_ELEMENT_BYTES: u32 = 8;
+/// Both rings begin with flags and index.
+const FLAGS: u32 = 0;
+const INDEX: u32 = 2;
+const ENTRIES: u32 = 4;
+/// VIRTQ_AVAIL_F_NO_INTERRUPT (virtio 1.2, 2.7.6)
+const NO_INTERRUPT: u16 = 1;
+/// VIRTQ_USED_F_NO_NOTIFY (virtio 1.2, 2.7.8)
+const NO_NOTIFY: u16 = 1;
+
+/// The guest broke a rule after which the ring cannot be trusted: the device needs a reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QueueError {
+    /// The available index is further ahead than the queue is long.
+    #[error("available index runs {0} ahead")]
+    IndexTooFarAhead(u16),
+    /// A head, or a `next`, names a descriptor that the table does not have.
+    #[error("descriptor {0} is outside its table")]
+    NoSuchDescriptor(u16),
+    /// The chain has more descriptors than a queue, or loops.
+    #[error("descriptor chain too long or looping")]
+    ChainTooLong,
+    /// The buffers of the chain, or one of them, are larger than can be addressed.
+    #[error("descriptor length wraps around")]
+    LengthWraps,
+    /// A device-readable descriptor after a device-writable one.
+    #[error("readable descriptor after a writable one")]
+    ReadableAfterWritable,
+    /// An indirect table that is nested, chained on, not negotiated, empty or not a whole number of descriptors.
+    #[error("malformed indirect descriptor")]
+    BadIndirect,
+    /// A request without a byte to write its status to.
+    #[error("request without room for its status")]
+    NoStatus,
+    /// A ring or an indirect table cannot be reached.
+    #[error("ring: {0}")]
+    Memory(#[from] MemoryError),
+}
+
+/// Why a queue could not be made ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SetupError {
+    /// Not a power of two from 1 to the largest size offered.
+    #[error("queue size {0} is not a power of two within the limit")]
+    Size(u32),
+    /// A ring is not aligned as the specification wants.
+    #[error("ring at {0:#x} is misaligned")]
+    Misaligned(u64),
+    /// The rings cannot be pinned.
+    #[error("rings: {0}")]
+    Memory(#[from] MemoryError),
+}
+
+/// What the guest wrote to the queue's registers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueSettings {
+    /// Number of descriptors.
+    pub size: u32,
+    /// Guest address of the descriptor table.
+    pub descriptors: u64,
+    /// Guest address of the available ring ("driver area").
+    pub available: u64,
+    /// Guest address of the used ring ("device area").
+    pub used: u64,
+}
+
+/// Tells the driver that the chain starting at `id` is done, `length` bytes having been written to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Used {
+    /// The head.
+    pub id: u16,
+    /// Bytes written from the chain's first writable byte on.
+    pub length: u32,
+}
+
+#[derive(Clone, Copy, Default, zerocopy::IntoBytes, zerocopy::Immutable)]
+#[repr(C)]
+struct UsedElement {
+    id: U32,
+    length: U32,
+}
+
+/// Heads popped together.
+pub type Heads = SmallVec<[u16; MAX_BATCH]>;
+
+/// A queue that is ready, over its pinned rings.
+#[derive(Debug)]
+pub struct Queue<P> {
+    size: u16,
+    descriptors: P,
+    available: P,
+    used: P,
+    next_available: u16,
+    next_used: u16,
+    /// The used index up to which the last interrupt decision was made.
+    decided_used: u16,
+    features: Features,
+    kicks_suppressed: bool,
+}
+
+impl<P: PinnedMemory> Queue<P> {
+    /// Pins the rings that `settings` name.
+    ///
+    /// # Errors
+    /// [`SetupError`] when the settings are not legal, or not to be had.
+    pub fn new<M: GuestMemory<Pinned = P>>(
+        settings: QueueSettings,
+        largest: u16,
+        features: Features,
+        memory: &M,
+    ) -> Result<Self, SetupError> {
+        let size = match u16::try_from(settings.size) {
+            Ok(size) if size.is_power_of_two() && size <= largest.min(MAX_SIZE) => size,
+            _ => return Err(SetupError::Size(settings.size)),
+        };
+        let ring = |address: u64, align: u64, header: u32, entry: u32| {
+            if !address.is_multiple_of(align) {
+                return Err(SetupError::Misaligned(address));
+            }
+            let length = header + entry * u32::from(size);
+            Ok(memory.pin(&[GuestRegion { address: GuestAddress(address), length }])?)
+        };
+        Ok(Self {
+            size,
+            descriptors: ring(settings.descriptors, 16, 0, DESCRIPTOR_BYTES)?,
+            available: ring(settings.available, 2, ENTRIES + 2, HEAD_BYTES)?,
+            used: ring(settings.used, 4, ENTRIES + 2, USED_ELEMENT_BYTES)?,
+            next_available: 0,
+            next_used: 0,
+            decided_used: 0,
+            features,
+            kicks_suppressed: false,
+        })
+    }
+
+    /// Number of descriptors.
+    #[must_use]
+    pub fn size(&self) -> u16 {
+        self.size
+    }
+
+    /// Whether descriptors may refer to tables.
+    #[must_use]
+    pub fn has_indirect(&self) -> bool {
+        self.features.contains(Features::INDIRECT_DESC)
+    }
+
+    /// How many heads wait. What the guest wrote before it published them is visible afterwards.
+    ///
+    /// # Errors
+    /// The index runs further ahead than the queue is long.
+    pub fn waiting(&self) -> Result<u16, QueueError> {
+        let index = self.available.load_u16(INDEX)?;
+        // Pairs with the driver's barrier between filling the ring and moving the index.
+        fence(Ordering::Acquire);
+        let waiting = index.wrapping_sub(self.next_available);
+        if waiting > self.size {
+            return Err(QueueError::IndexTooFarAhead(waiting));
+        }
+        Ok(waiting)
+    }
+
+    /// Copies the next heads, at most `count` (which [`Self::waiting`] allowed) and [`MAX_BATCH`], without
+    /// taking them: [`Self::take`] does.
+    ///
+    /// # Errors
+    /// A head is outside the table.
+    pub fn peek(&self, count: u16, heads: &mut Heads) -> Result<(), QueueError> {
+        let mut raw = [U16::ZERO; MAX_BATCH];
+        let count = usize::from(count).min(MAX_BATCH);
+        let start = self.slot(self.next_available);
+        let until_end = usize::from(self.size - start);
+        let copied = raw.get_mut(..count).unwrap_or_default();
+        let (first, wrapped) = copied.split_at_mut(until_end.min(count));
+        self.available.read(ENTRIES + u32::from(start) * HEAD_BYTES, first.as_mut_bytes())?;
+        if !wrapped.is_empty() {
+            self.available.read(ENTRIES, wrapped.as_mut_bytes())?;
+        }
+        heads.clear();
+        heads.extend(copied.iter().map(|head| head.get()));
+        match heads.iter().find(|head| **head >= self.size) {
+            Some(head) => Err(QueueError::NoSuchDescriptor(*head)),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes `count` heads off the available ring.
+    pub fn take(&mut self, count: u16) {
+        self.next_available = self.next_available.wrapping_add(count);
+    }
+
+    /// Copies descriptor `index` of the queue's own table.
+    ///
+    /// # Errors
+    /// The table has no such descriptor.
+    pub fn descriptor(&self, index: u16) -> Result<Descriptor, QueueError> {
+        if index >= self.size {
+            return Err(QueueError::NoSuchDescriptor(index));
+        }
+        Descriptor::read(&self.descriptors, index)
+    }
+
+    /// Gives chains back to the driver: all elements, then one store of the index.
+    ///
+    /// # Errors
+    /// The used ring is out of reach.
+    pub fn complete(&mut self, done: &[Used]) -> Result<(), QueueError> {
+        for done in done.chunks(MAX_BATCH) {
+            let mut raw = [UsedElement::default(); MAX_BATCH];
+            for (element, used) in raw.iter_mut().zip(done) {
+                *element = UsedElement { id: U32::new(used.id.into()), length: U32::new(used.length) };
+            }
+            let start = self.slot(self.next_used);
+            let until_end = usize::from(self.size - start);
+            let elements = raw.get(..done.len()).unwrap_or_default();
+            let (first, wrapped) = elements.split_at(until_end.min(elements.len()));
+            self.used.write(ENTRIES + u32::from(start) * USED_ELEMENT_BYTES, first.as_bytes())?;
+            if !wrapped.is_empty() {
+                self.used.write(ENTRIES, wrapped.as_bytes())?;
+            }
+            self.next_used = self.next_used.wrapping_add(u16::try_from(done.len()).unwrap_or(0));
+        }
+        // The elements, and all data written for them, before the index that publishes them.
+        fence(Ordering::Release);
+        Ok(self.used.store_u16(INDEX, self.next_used)?)
+    }
+
+    /// Whether the driver wants an interrupt for what was completed since the last call (virtio 1.2, 2.7.7).
+    ///
+    /// # Errors
+    /// The available ring is out of reach.
+    pub fn wants_interrupt(&mut self) -> Result<bool, QueueError> {
+        let (old, new) = (self.decided_used, self.next_used);
+        self.decided_used = new;
+        if old == new {
+            return Ok(false);
+        }
+        // The index before the question: the driver stores its answer, then looks at the index.
+        fence(Ordering::SeqCst);
+        if self.features.contains(Features::EVENT_IDX) {
+            let used_event = self.available.load_u16(ENTRIES + u32::from(self.size) * HEAD_BYTES)?;
+            return Ok(new.wrapping_sub(used_event).wrapping_sub(1) < new.wrapping_sub(old));
+        }
+        Ok(self.available.load_u16(FLAGS)? & NO_INTERRUPT == 0)
+    }
+
+    /// Asks the driver not to kick, because we will look at the ring anyway (virtio 1.2, 2.7.9).
+    ///
+    /// # Errors
+    /// The used ring is out of reach.
+    pub fn suppress_kicks(&mut self) -> Result<(), QueueError> {
+        // With the event index, silence is what the driver keeps until `enable_kicks` moves the event on.
+        if !self.features.contains(Features::EVENT_IDX) && !self.kicks_suppressed {
+            self.used.store_u16(FLAGS, NO_NOTIFY)?;
+        }
+        self.kicks_suppressed = true;
+        Ok(())
+    }
+
+    /// Asks the driver to kick for the next head, and says whether heads came before it could hear that: then
+    /// there will be no kick for them.
+    ///
+    /// # Errors
+    /// A ring is out of reach or its index is wrong.
+    pub fn enable_kicks(&mut self) -> Result<bool, QueueError> {
+        if self.features.contains(Features::EVENT_IDX) {
+            let avail_event = ENTRIES + u32::from(self.size) * USED_ELEMENT_BYTES;
+            self.used.store_u16(avail_event, self.next_available)?;
+        } else if self.kicks_suppressed {
+            self.used.store_u16(FLAGS, 0)?;
+        }
+        self.kicks_suppressed = false;
+        // Our wish before the look: the driver moves the index, then looks at our wish.
+        fence(Ordering::SeqCst);
+        Ok(self.waiting()? != 0)
+    }
+
+    /// Place of a free-running index in the ring.
+    fn slot(&self, index: u16) -> u16 {
+        index & (self.size - 1)
+    }
+}

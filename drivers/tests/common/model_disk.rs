@@ -1,0 +1,77 @@
+//! A disk that tests can look into and break, independent of the crate's own volumes.
+
+use drivers::block::{Geometry, Operation, Volume, VolumeError};
+use drivers::guest::PinnedMemory;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+/// Clones are handles of the same disk.
+#[derive(Clone)]
+pub struct ModelDisk {
+    pub bytes: Rc<RefCell<Vec<u8>>>,
+    pub read_only: bool,
+    pub broken: Rc<Cell<bool>>,
+    /// What it was asked to do.
+    pub asked: Rc<RefCell<Vec<Operation>>>,
+}
+
+impl ModelDisk {
+    /// A disk on which byte `n` of sector `s` is `s + n`.
+    pub fn new(sectors: usize) -> Self {
+        let bytes = (0..sectors * 512).map(|place| pattern(place / 512, place % 512)).collect();
+        Self {
+            bytes: Rc::new(RefCell::new(bytes)),
+            read_only: false,
+            broken: Rc::default(),
+            asked: Rc::default(),
+        }
+    }
+
+    pub fn read_only(sectors: usize) -> Self {
+        Self { read_only: true, ..Self::new(sectors) }
+    }
+
+    /// Bytes of the disk from `sector` on.
+    pub fn content(&self, sector: usize, length: usize) -> Vec<u8> {
+        self.bytes.borrow()[sector * 512..][..length].to_vec()
+    }
+}
+
+pub fn pattern(sector: usize, byte: usize) -> u8 {
+    u8::try_from((sector + byte) % 256).unwrap()
+}
+
+fn place(sector: u64) -> usize {
+    usize::try_from(sector).unwrap() * 512
+}
+
+impl<P: PinnedMemory> Volume<P> for ModelDisk {
+    fn geometry(&self) -> Geometry {
+        let sectors = self.bytes.borrow().len() as u64 / 512;
+        Geometry { sectors, block_bytes: 512, read_only: self.read_only }
+    }
+
+    /// Panics when asked for what a device model must not ask for.
+    fn execute(&mut self, operation: Operation, memory: &P) -> Result<(), VolumeError> {
+        self.asked.borrow_mut().push(operation);
+        if self.broken.get() {
+            return Err(VolumeError::OutOfRange);
+        }
+        let mut bytes = self.bytes.borrow_mut();
+        match operation {
+            Operation::Read { sector, offset, length } => {
+                memory.write(offset, &bytes[place(sector)..][..length as usize])?;
+            }
+            Operation::Write { sector, offset, length } => {
+                assert!(!self.read_only);
+                memory.read(offset, &mut bytes[place(sector)..][..length as usize])?;
+            }
+            Operation::Flush => {}
+            Operation::Discard { sector, sectors } | Operation::WriteZeroes { sector, sectors } => {
+                assert!(!self.read_only);
+                bytes[place(sector)..][..sectors as usize * 512].fill(0);
+            }
+        }
+        Ok(())
+    }
+}
