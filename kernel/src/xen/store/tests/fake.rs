@@ -60,6 +60,8 @@ pub struct Fake {
     last_transaction: u32,
     /// So many of the next commits meet a conflict.
     pub conflicts: u32,
+    /// Ends of transactions that were not open.
+    pub ends_refused: u32,
     /// Take requests, answer none.
     pub holding: bool,
     pub held: Vec<Request>,
@@ -81,6 +83,7 @@ impl Fake {
             transactions: BTreeMap::new(),
             last_transaction: 0,
             conflicts: 0,
+            ends_refused: 0,
             holding: false,
             held: Vec::new(),
             growing_parts: 0,
@@ -236,7 +239,10 @@ impl Fake {
     }
 
     fn end(&mut self, id: u32, commit: bool) -> Result<Vec<u8>, &'static str> {
-        let open = self.transactions.remove(&id).ok_or("ENOENT")?;
+        let Some(open) = self.transactions.remove(&id) else {
+            self.ends_refused += 1;
+            return Err("ENOENT");
+        };
         if commit {
             let forced = self.conflicts > 0;
             self.conflicts = self.conflicts.saturating_sub(1);

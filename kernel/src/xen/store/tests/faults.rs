@@ -45,6 +45,29 @@ fn index_that_lies_ends_the_connection_and_tells_everybody() {
 }
 
 #[test]
+fn reply_that_came_before_the_connection_broke_is_kept() {
+    let bed = Bed::new();
+    let mut read = pin!(bed.store.read("nothing"));
+    assert!(poll_once(read.as_mut()).is_pending());
+    bed.settle();
+    bed.page.reply_producer.fetch_add(1025, Ordering::Relaxed);
+    bed.store.pump();
+    assert_eq!(poll_once(read), Poll::Ready(Err(StoreError::NotFound)));
+}
+
+#[test]
+fn broken_connection_frees_the_slots_nobody_waits_for() {
+    let bed = Bed::new();
+    {
+        let mut read = Box::pin(bed.store.read("a"));
+        assert!(poll_once(read.as_mut()).is_pending());
+    }
+    bed.page.reply_producer.store(1025, Ordering::Relaxed);
+    bed.store.pump();
+    assert_eq!(bed.slots_in_use(), 0);
+}
+
+#[test]
 fn request_index_that_lies_ends_the_connection() {
     let bed = Bed::new();
     bed.page.request_consumer.store(1, Ordering::Relaxed);

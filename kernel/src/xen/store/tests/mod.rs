@@ -40,14 +40,16 @@ impl Bed {
         Self { page, store, fake: RefCell::new(Fake::new(page)), server_notified }
     }
 
-    /// The other domain runs, then we do; whether anything happened.
+    /// The other domain runs until it can do no more, then we do; whether it was notified at all.
     fn turn(&self) -> bool {
         if !self.server_notified.take() {
             return false;
         }
-        if self.fake.borrow_mut().serve() {
-            // It has more to do, as far as it knows; and it notified us.
-            self.server_notified.set(true);
+        let mut notified_us = false;
+        while self.fake.borrow_mut().serve() {
+            notified_us = true;
+        }
+        if notified_us {
             self.store.pump();
         }
         true
@@ -71,6 +73,21 @@ impl Bed {
             }
             assert!(self.turn(), "nobody was notified, and the future still waits");
         }
+    }
+
+    /// How many of fifty requests a server that does not answer gets to see. It does answer them in the end.
+    fn most_in_flight(&self) -> usize {
+        self.fake.borrow_mut().holding = true;
+        let mut reads: Vec<_> = (0..50).map(|_| Box::pin(self.store.read("nothing"))).collect();
+        assert!(reads.iter_mut().all(|read| poll_once(read.as_mut()).is_pending()));
+        self.settle();
+        let seen = self.fake.borrow().held.len();
+        self.server_does(|fake| fake.holding = false);
+        self.settle();
+        assert!(
+            reads.iter_mut().all(|read| poll_once(read.as_mut()) == Poll::Ready(Err(StoreError::NotFound)))
+        );
+        seen
     }
 
     fn slots_in_use(&self) -> usize {

@@ -41,14 +41,8 @@ fn future_dropped_with_its_reply_there_leaves_no_slot() {
 #[test]
 fn requests_beyond_the_limit_wait_for_their_turn() {
     let bed = Bed::new();
-    bed.fake.borrow_mut().holding = true;
-    let mut reads: Vec<_> = (0..50).map(|_| Box::pin(bed.store.read("nothing"))).collect();
-    assert!(reads.iter_mut().all(|read| poll_once(read.as_mut()).is_pending()));
-    bed.settle();
-    assert_eq!(bed.fake.borrow().held.len(), client::IN_FLIGHT_MAX);
-    bed.server_does(|fake| fake.holding = false);
-    bed.settle();
-    assert!(reads.iter_mut().all(|read| poll_once(read.as_mut()) == Poll::Ready(Err(StoreError::NotFound))));
+    assert_eq!(bed.most_in_flight(), client::IN_FLIGHT_MAX);
+    assert_eq!(bed.most_in_flight(), client::IN_FLIGHT_MAX);
 }
 
 #[test]
@@ -92,4 +86,33 @@ fn notify_may_call_the_store() {
     });
     *slot.borrow_mut() = Some(store.clone());
     assert!(poll_once(pin!(store.read("a"))).is_pending());
+}
+
+#[test]
+fn requests_made_while_the_ring_is_full_go_when_there_is_room() {
+    let bed = Bed::new();
+    // 16 bytes of header and "a" with its NUL: all of the ring.
+    let value = "v".repeat(1024 - 16 - 2);
+    let mut writes: Vec<_> = (0..40).map(|_| Box::pin(bed.store.write("a", &value))).collect();
+    assert!(writes.iter_mut().all(|write| poll_once(write.as_mut()).is_pending()));
+    bed.settle();
+    assert!(writes.iter_mut().all(|write| poll_once(write.as_mut()) == Poll::Ready(Ok(()))));
+    assert_eq!(bed.most_in_flight(), client::IN_FLIGHT_MAX);
+}
+
+#[test]
+fn reply_ahead_of_its_request_is_ignored() {
+    let bed = Bed::new();
+    bed.fake.borrow_mut().holding = true;
+    let mut reads: Vec<_> =
+        (0..client::IN_FLIGHT_MAX + 2).map(|_| Box::pin(bed.store.read("nothing"))).collect();
+    assert!(reads.iter_mut().all(|read| poll_once(read.as_mut()).is_pending()));
+    bed.settle();
+    let unsent = bed.fake.borrow().held.last().unwrap().id + 2;
+    bed.server_does(|fake| fake.send(2, unsent, b"guessed"));
+    bed.settle();
+    assert!(reads.iter_mut().all(|read| poll_once(read.as_mut()).is_pending()));
+    bed.server_does(|fake| fake.holding = false);
+    bed.settle();
+    assert!(reads.iter_mut().all(|read| poll_once(read.as_mut()) == Poll::Ready(Err(StoreError::NotFound))));
 }

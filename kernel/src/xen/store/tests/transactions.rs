@@ -66,6 +66,7 @@ fn commit_that_nobody_waits_for_is_no_abort() {
     }
     bed.settle();
     assert_eq!(bed.value("a"), Some("1".into()));
+    assert_eq!(bed.fake.borrow().ends_refused, 0);
     assert_eq!(bed.slots_in_use(), 0);
 }
 
