@@ -1,1 +1,42 @@
+//! First instruction to Rust: Image header, MMU on, relocation, stacks, exception vectors.
+//!
+//! The contract, in order of execution:
+//! 1. `header.S` is the first 64 bytes of the image; the loader jumps to its first instruction.
+//! 2. `entry.S` maps the GiB around the image, turns MMU and caches on, relocates the image, sets the vectors
+//!    and both stacks, and calls `kernel_main(device_tree_address)`, which the kernel defines.
+//! 3. `vectors.S` saves an [`ExceptionFrame`] on the exception stack and calls
+//!    `exception_entry(frame, vector)`, which the kernel defines too.
+//!
+//! This crate knows the CPU and the layout of the image ([`image`]), nothing of Xen. Beside the code its folder
+//! holds what `xl` is given: configuration examples and the FLASK policy module.
 #![no_std]
+
+#[cfg(target_os = "none")]
+core::arch::global_asm!(include_str!("header.S"), options(raw));
+#[cfg(target_os = "none")]
+core::arch::global_asm!(include_str!("entry.S"), options(raw));
+#[cfg(target_os = "none")]
+core::arch::global_asm!(include_str!("vectors.S"), options(raw));
+
+#[cfg(target_os = "none")]
+pub mod image;
+
+/// The registers at an exception, as `vectors.S` lays them out. 288 bytes, a multiple of the stack alignment.
+#[repr(C)]
+#[derive(Debug)]
+pub struct ExceptionFrame {
+    /// x0 to x30.
+    pub x: [u64; 31],
+    /// SP_EL0: the main stack pointer.
+    pub sp: u64,
+    /// ELR_EL1: where the exception was taken, and where it returns to.
+    pub elr: u64,
+    /// SPSR_EL1: processor state at the exception.
+    pub spsr: u64,
+    /// ESR_EL1: exception class and syndrome.
+    pub esr: u64,
+    /// FAR_EL1: the faulting address, where the class has one.
+    pub far: u64,
+}
+
+const _: () = assert!(size_of::<ExceptionFrame>() == 288 && core::mem::offset_of!(ExceptionFrame, esr) == 272);

@@ -1,1 +1,32 @@
+//! The operating system of the driver domain: one vCPU, one run loop, no preemption.
+//!
+//! | module | job |
+//! |---|---|
+//! | [`run`] | the loop: events in, work done, sleep |
+//! | [`guest`] | a guest's life: its ioreq server, its devices, dispatch, teardown |
+//! | [`xen`] | hypercalls, event channels, xenstore, console |
+//! | [`mm`] | our frames, our physmap, the pager for guests' pages |
+//! | [`arch`] | the CPU: exceptions, page tables, interrupt controller, timer |
+//! | [`abi`] | the hermit-abi calls that drivers make |
+//! | [`device_tree`], [`options`] | what `xl` told us |
 #![no_std]
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
+)]
+
+extern crate alloc;
+
+#[cfg(target_os = "none")]
+pub mod abi;
+pub mod arch;
+pub mod device_tree;
+pub mod guest;
+pub mod limits;
+#[cfg(target_os = "none")]
+pub mod logger;
+pub mod mm;
+pub mod options;
+#[cfg(target_os = "none")]
+pub mod run;
+pub mod xen;

@@ -1,2 +1,9 @@
-//! placeholder
+//! Bring-up, in order, and the panic handler.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+#[cfg(target_os = "none")]
+mod bare;
+
+/// The kernel only runs as a domain; on the host there is nothing to run.
+#[cfg(not(target_os = "none"))]
 fn main() {}

@@ -1,0 +1,114 @@
+// From the first instruction to Rust.
+//
+// In:  x0 = address of the device tree blob. EL1, MMU and caches off, interrupts masked; the loader has cleaned the
+//      image to memory, so that nothing of it lies dirty in a cache.
+// Out: kernel_main(x0 = device tree) on the main stack (SP_EL0), MMU and caches on, image relocated, vectors set.
+//
+// The map made here is coarse: the whole GiB around the image, readable, writable and executable. The kernel
+// replaces it by the real one (kernel/src/arch/mmu.rs) before it does anything else.
+
+    .equ    MAIR_VALUE, 0x04ff          // index 0: normal, write-back; index 1: Device-nGnRE
+    // TCR_EL1: 39-bit addresses through TTBR0 only, 4 KiB granule, walks write-back and inner-shareable.
+    .equ    TCR_T0SZ_39_BIT, 64 - 39
+    .equ    TCR_IRGN0_WRITE_BACK, 1 << 8
+    .equ    TCR_ORGN0_WRITE_BACK, 1 << 10
+    .equ    TCR_SH0_INNER, 3 << 12
+    .equ    TCR_EPD1, 1 << 23           // no walks through TTBR1
+    .equ    TCR_VALUE, TCR_T0SZ_39_BIT | TCR_IRGN0_WRITE_BACK | TCR_ORGN0_WRITE_BACK | TCR_SH0_INNER | TCR_EPD1
+    .equ    TCR_IPS_SHIFT, 32
+    .equ    PARANGE_MAX, 5              // 48 bits, the most that a 4 KiB granule without LPA2 can express
+    // SCTLR_EL1: the bits that are one in Armv8.0, and MMU, data cache, stack alignment check, instruction cache.
+    .equ    SCTLR_VALUE, 0x30d00800 | 1 << 0 | 1 << 2 | 1 << 3 | 1 << 12
+    // A level-1 block: valid, attribute index 0, inner-shareable, accessed, EL1 read-write and executable.
+    .equ    BLOCK_1GIB_NORMAL, 1 | 3 << 8 | 1 << 10
+    .equ    GIB_SHIFT, 30
+    .equ    R_AARCH64_RELATIVE, 1027
+
+    .section .text.entry, "ax"
+    .global entry
+entry:
+    mov     x19, x0                     // x19 = device tree, kept to the end
+
+    // 1. The coarse map: one block entry each for the GiB of the image's first and last byte.
+    adrp    x20, boot_table
+    adrp    x1, image_header
+    lsr     x1, x1, #GIB_SHIFT
+    mov     x2, #BLOCK_1GIB_NORMAL
+    orr     x3, x2, x1, lsl #GIB_SHIFT
+    add     x4, x20, x1, lsl #3
+    str     x3, [x4]
+    adrp    x1, image_end
+    lsr     x1, x1, #GIB_SHIFT
+    orr     x3, x2, x1, lsl #GIB_SHIFT
+    add     x5, x20, x1, lsl #3
+    str     x3, [x5]
+    dmb     sy
+    dc      ivac, x4                    // a clean line speculatively fetched before would hide the entry
+    dc      ivac, x5
+    dsb     sy
+
+    // 2. MMU and caches on.
+    ldr     x1, =MAIR_VALUE
+    msr     mair_el1, x1
+    ldr     x1, =TCR_VALUE
+    mrs     x2, id_aa64mmfr0_el1
+    and     x2, x2, #0xf
+    mov     x3, #PARANGE_MAX
+    cmp     x2, x3
+    csel    x2, x2, x3, lo
+    orr     x1, x1, x2, lsl #TCR_IPS_SHIFT
+    msr     tcr_el1, x1
+    msr     ttbr0_el1, x20
+    isb
+    tlbi    vmalle1
+    ic      iallu
+    dsb     nsh
+    isb
+    ldr     x1, =SCTLR_VALUE
+    msr     sctlr_el1, x1
+    isb
+
+    // 3. Relocate: the image is linked at 0 and runs wherever it was loaded. Each entry of .rela.dyn is
+    //    { offset, type, addend }; all are R_AARCH64_RELATIVE, anything else stops here for good.
+    adrp    x0, image_header            // load address = what to add
+    adrp    x1, rela_start
+    add     x1, x1, :lo12:rela_start
+    adrp    x2, rela_end
+    add     x2, x2, :lo12:rela_end
+1:  cmp     x1, x2
+    b.hs    2f
+    ldp     x3, x4, [x1], #16
+    ldr     x5, [x1], #8
+    cmp     x4, #R_AARCH64_RELATIVE
+    b.ne    park
+    add     x5, x5, x0
+    str     x5, [x3, x0]
+    b       1b
+2:
+    // 4. Vectors, and two stacks: exceptions run on SP_EL1, so that an overflow of the main stack (SP_EL0) can
+    //    still be reported.
+    adrp    x1, vectors
+    add     x1, x1, :lo12:vectors
+    msr     vbar_el1, x1
+    adrp    x1, exception_stack_end
+    mov     sp, x1
+    msr     spsel, #0
+    adrp    x1, main_stack_end
+    mov     sp, x1
+    isb
+
+    // 5. Rust. Frame pointer and link register are zero, so that a back trace ends here.
+    mov     x29, xzr
+    mov     x30, xzr
+    mov     x0, x19
+    bl      kernel_main
+park:
+    wfi
+    b       park
+
+    .ltorg
+
+    .section .bss.boot_table, "aw", %nobits
+    .balign 4096
+boot_table:
+    .space  4096

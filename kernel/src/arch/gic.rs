@@ -1,0 +1,107 @@
+//! The interrupt controller, version 2 or 3, polled: interrupts stay masked at the CPU.
+
+use core::ptr::NonNull;
+
+use arm_gic::gicv2::GicV2;
+use arm_gic::gicv3::{GicCpuInterface, GicV3};
+use arm_gic::{IntId, InterruptGroup, UniqueMmioPointer};
+
+use crate::device_tree::InterruptController;
+
+/// Lets every priority through.
+const PRIORITY_MASK_ALL: u8 = 0xff;
+/// The priority of all our interrupts: there is no order among them.
+const PRIORITY: u8 = 0x80;
+
+/// An interrupt number as the GIC counts: 16..32 private to the CPU, 32.. shared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interrupt(pub u32);
+
+/// The interrupt controller could not be brought up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the interrupt controller refused: {0}")]
+pub struct GicError(&'static str);
+
+/// The interrupt controller of this domain.
+pub enum Gic {
+    /// Memory-mapped CPU interface.
+    V2(GicV2<'static>),
+    /// CPU interface in system registers.
+    V3(GicV3<'static>),
+}
+
+impl Gic {
+    /// Takes over the controller that the device tree describes.
+    ///
+    /// # Errors
+    /// [`GicError`] when it does not look like one.
+    ///
+    /// # Safety
+    /// The controller's registers must be mapped as device memory, and nothing else may use them.
+    pub unsafe fn new(controller: InterruptController) -> Result<Self, GicError> {
+        let null = GicError("its registers are at address 0");
+        match controller {
+            InterruptController::V2 { distributor, cpu_interface } => {
+                if distributor == 0 || cpu_interface == 0 {
+                    return Err(null);
+                }
+                let (gicd, gicc) = (
+                    core::ptr::with_exposed_provenance_mut(distributor as usize),
+                    core::ptr::with_exposed_provenance_mut(cpu_interface as usize),
+                );
+                // SAFETY: the caller's contract.
+                let mut gic = unsafe { GicV2::new(gicd, gicc) };
+                gic.setup();
+                gic.set_priority_mask(PRIORITY_MASK_ALL);
+                Ok(Self::V2(gic))
+            }
+            InterruptController::V3 { distributor, redistributor } => {
+                let gicd = NonNull::new(core::ptr::with_exposed_provenance_mut(distributor as usize)).ok_or(null)?;
+                let gicr = NonNull::new(core::ptr::with_exposed_provenance_mut(redistributor as usize)).ok_or(null)?;
+                // SAFETY: the caller's contract.
+                let gic = unsafe { GicV3::new(UniqueMmioPointer::new(gicd), gicr, 1) };
+                let mut gic = gic.map_err(|_| GicError("no redistributor"))?;
+                gic.setup(0);
+                GicCpuInterface::set_priority_mask(PRIORITY_MASK_ALL);
+                Ok(Self::V3(gic))
+            }
+        }
+    }
+
+    /// Lets `interrupt` become pending for us.
+    ///
+    /// # Errors
+    /// [`GicError`] when there is no such interrupt.
+    pub fn enable(&mut self, interrupt: Interrupt) -> Result<(), GicError> {
+        let id = IntId::try_from(interrupt.0).map_err(|_| GicError("no such interrupt"))?;
+        match self {
+            Self::V2(gic) => {
+                gic.set_interrupt_priority(id, PRIORITY);
+                gic.enable_interrupt(id, true).map_err(|_| GicError("interrupt not enabled"))
+            }
+            Self::V3(gic) => {
+                let cpu = Some(0).filter(|_| id.is_private());
+                gic.set_interrupt_priority(id, cpu, PRIORITY).map_err(|_| GicError("priority not set"))?;
+                gic.enable_interrupt(id, cpu, true).map_err(|_| GicError("interrupt not enabled"))
+            }
+        }
+    }
+
+    /// Takes the next pending interrupt; [`Self::end`] must follow once its cause is dealt with.
+    pub fn take(&mut self) -> Option<Interrupt> {
+        let id = match self {
+            Self::V2(gic) => gic.get_and_acknowledge_interrupt(InterruptGroup::Group1),
+            Self::V3(_) => GicCpuInterface::get_and_acknowledge_interrupt(InterruptGroup::Group1),
+        }?;
+        Some(Interrupt(id.into()))
+    }
+
+    /// Says that `interrupt`, got by [`Self::take`], is dealt with.
+    pub fn end(&mut self, interrupt: Interrupt) {
+        let Ok(id) = IntId::try_from(interrupt.0) else { return };
+        match self {
+            Self::V2(gic) => gic.end_interrupt(id, InterruptGroup::Group1),
+            Self::V3(_) => GicCpuInterface::end_interrupt(id, InterruptGroup::Group1),
+        }
+    }
+}

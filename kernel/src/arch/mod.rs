@@ -1,0 +1,19 @@
+//! The CPU: one register family or device a file.
+//!
+//! Interrupts stay masked for the whole life of the kernel. The run loop sleeps in [`cpu::wait_for_interrupt`],
+//! which a pending interrupt ends even when masked, and then asks [`gic`] what came. So there is no interrupt
+//! handler, no preemption, and nothing to lock.
+
+pub mod copy;
+pub mod single_core;
+
+#[cfg(target_os = "none")]
+pub mod cpu;
+#[cfg(target_os = "none")]
+pub mod exception;
+#[cfg(target_os = "none")]
+pub mod gic;
+#[cfg(target_os = "none")]
+pub mod mmu;
+#[cfg(target_os = "none")]
+pub mod timer;

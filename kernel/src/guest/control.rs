@@ -1,0 +1,317 @@
+//! The xenstore side of guests' life: disks appear under `backend/virtio_disk/GUEST/DEVICE` and go away again.
+//!
+//! ```text
+//!   state 1, written by xl ── attach ──> state 2: xl goes on to start the guest
+//!                             └ refused ──> error = "one sentence"; xl gives up after 10 s and destroys the guest
+//!   online 0 or state 5, written by xl ── detach ──> state 6, then the directory is removed: xl waits for both
+//! ```
+//!
+//! Runs as one future that the run loop polls when xenstore has news, so that a slow xenstored delays nobody's I/O.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::cell::RefCell;
+use core::fmt::Display;
+
+use drivers::virtio::Features;
+use drivers::virtio::blk::BlockDevice;
+use drivers::virtio::mmio::MmioDevice;
+use drivers::volume::registry::{Access, Registry};
+use drivers::volume::spec::VolumeSpec;
+
+use super::irq::GuestInterrupt;
+use super::table::GuestTable;
+use super::{DeviceId, GuestDevice};
+use crate::limits::HEAP_HEADROOM_BYTES;
+use crate::xen::DomainId;
+use crate::xen::hypercall::{Errno, HypercallError};
+use crate::xen::sched::ShutdownReason;
+use crate::xen::store::{Store, StoreError, WatchEvent};
+
+/// Where disks appear (libxl, `libxl__device_kind` VIRTIO_DISK).
+const DISKS: &str = "backend/virtio_disk";
+/// Where the tool stack asks this domain to end.
+const SHUTDOWN: &str = "control/shutdown";
+
+/// Backend states that matter here (`io/xenbus.h`).
+mod state {
+    pub const INITIALISING: &str = "1";
+    pub const INIT_WAIT: &str = "2";
+    pub const CLOSING: &str = "5";
+    pub const CLOSED: &str = "6";
+}
+
+/// The control plane.
+pub struct Control {
+    store: Store,
+    guests: Rc<RefCell<GuestTable>>,
+    volumes: Registry,
+    heap_free: fn() -> usize,
+}
+
+/// A disk as xenstore names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Disk {
+    guest: DomainId,
+    device: DeviceId,
+}
+
+impl Disk {
+    /// Parses a path below [`DISKS`]: the disk, and what of it the path names.
+    fn from_path(path: &str) -> Option<(Self, &str)> {
+        let rest = path.strip_prefix(DISKS)?.strip_prefix('/')?;
+        let (guest, rest) = rest.split_once('/')?;
+        let (device, leaf) = rest.split_once('/').unwrap_or((rest, ""));
+        Some((Self { guest: DomainId(guest.parse().ok()?), device: DeviceId(device.parse().ok()?) }, leaf))
+    }
+
+    fn path(self) -> String {
+        format!("{DISKS}/{}/{}", self.guest.0, self.device.0)
+    }
+
+    fn node(self, leaf: &str) -> String {
+        format!("{}/{leaf}", self.path())
+    }
+}
+
+/// What xl wrote about a disk.
+struct Description {
+    target: String,
+    name: String,
+    access: Access,
+    base: u64,
+    irq: u32,
+    grants: bool,
+}
+
+impl Control {
+    /// The control plane of `guests`; `heap_free` tells the bytes left on the heap.
+    #[must_use]
+    pub fn new(
+        store: Store,
+        guests: Rc<RefCell<GuestTable>>,
+        volumes: Registry,
+        heap_free: fn() -> usize,
+    ) -> Self {
+        Self { store, guests, volumes, heap_free }
+    }
+
+    /// Follows xenstore until this domain is to end. `complaints` about the command line are shown there too.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the connection itself is broken.
+    pub async fn run(self, complaints: Vec<String>) -> Result<ShutdownReason, StoreError> {
+        self.store.reset_watches().await?;
+        self.store.watch("backend", "backend").await?;
+        self.store.watch(SHUTDOWN, "shutdown").await?;
+        for feature in ["control/feature-poweroff", "control/feature-reboot"] {
+            self.store.write(feature, "1").await?;
+        }
+        if !complaints.is_empty() {
+            self.store.write("data/error", &complaints.join("; ")).await?;
+        }
+        self.store.write("data/ready", "1").await?;
+        log::info!("ready");
+        loop {
+            match self.store.next_event().await? {
+                WatchEvent::Changed { path, .. } if path == SHUTDOWN => {
+                    if let Some(reason) = self.shutdown().await? {
+                        return Ok(reason);
+                    }
+                }
+                WatchEvent::Changed { path, .. } => match Disk::from_path(&path) {
+                    // A disk's nodes are written together, so one of them is enough to look at.
+                    Some((disk, "" | "state" | "online")) => self.reconcile(disk).await?,
+                    Some(_) => {}
+                    None => self.scan().await?,
+                },
+                WatchEvent::Rescan => {
+                    self.scan().await?;
+                    if let Some(reason) = self.shutdown().await? {
+                        return Ok(reason);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn shutdown(&self) -> Result<Option<ShutdownReason>, StoreError> {
+        let reason = match self.store.read(SHUTDOWN).await.as_deref() {
+            Ok("poweroff" | "halt") => ShutdownReason::PowerOff,
+            Ok("reboot") => ShutdownReason::Reboot,
+            Err(StoreError::Disconnected) => return Err(StoreError::Disconnected),
+            _ => return Ok(None),
+        };
+        log::info!("asked to end: {reason:?}");
+        // The empty value is the acknowledgement that xl waits for.
+        self.store.write(SHUTDOWN, "").await?;
+        Ok(Some(reason))
+    }
+
+    /// Looks at every disk there is.
+    async fn scan(&self) -> Result<(), StoreError> {
+        for guest in self.list(DISKS).await? {
+            for device in self.list(&format!("{DISKS}/{guest}")).await? {
+                if let Some((disk, _)) = Disk::from_path(&format!("{DISKS}/{guest}/{device}")) {
+                    self.reconcile(disk).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn list(&self, path: &str) -> Result<Vec<String>, StoreError> {
+        match self.store.directory(path).await {
+            Err(StoreError::NotFound) => Ok(Vec::new()),
+            other => other,
+        }
+    }
+
+    async fn get(&self, disk: Disk, leaf: &str) -> Result<Option<String>, StoreError> {
+        match self.store.read(&disk.node(leaf)).await {
+            Ok(value) => Ok(Some(value)),
+            Err(StoreError::Disconnected) => Err(StoreError::Disconnected),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Brings a disk to the state that xenstore asks for.
+    async fn reconcile(&self, disk: Disk) -> Result<(), StoreError> {
+        let state = self.get(disk, "state").await?;
+        let online = self.get(disk, "online").await?;
+        let Some(state) = state else {
+            self.detach(disk);
+            return Ok(());
+        };
+        if online.as_deref() == Some("0") || state == state::CLOSING {
+            self.detach(disk);
+            return self.close(disk).await;
+        }
+        let attached = self.guests.borrow_mut().find(disk.guest).is_some_and(|guest| guest.has(disk.device));
+        if state == state::INITIALISING && !attached {
+            let described = self.describe(disk).await?;
+            match described.and_then(|description| self.attach(disk, &description)) {
+                Ok(()) => self.put(disk, "state", state::INIT_WAIT).await?,
+                Err(reason) => {
+                    log::error!("{}/{}: refused: {reason}", disk.guest, disk.device.0);
+                    self.put(disk, "error", &reason).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a node of a disk, which may be gone by now.
+    async fn put(&self, disk: Disk, leaf: &str, value: &str) -> Result<(), StoreError> {
+        match self.store.write(&disk.node(leaf), value).await {
+            Err(StoreError::Disconnected) => Err(StoreError::Disconnected),
+            Err(error) => {
+                log::warn!("{}/{}: cannot write {leaf} to xenstore: {error}", disk.guest, disk.device.0);
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Reads what xl wrote about a disk, or says what is wrong with it.
+    async fn describe(&self, disk: Disk) -> Result<Result<Description, String>, StoreError> {
+        let mut values = Vec::new();
+        for leaf in ["params", "dev", "mode", "base", "irq", "grant_usage", "transport"] {
+            match self.get(disk, leaf).await? {
+                Some(value) => values.push(value),
+                None => return Ok(Err(format!("xenstore has no {leaf} for this disk"))),
+            }
+        }
+        let Ok([target, name, mode, base, irq, grants, transport]) = <[String; 7]>::try_from(values) else {
+            return Ok(Err("xenstore lacks nodes of this disk".to_string()));
+        };
+        if transport != "mmio" {
+            return Ok(Err(format!("transport '{transport}' is not supported, only mmio")));
+        }
+        let (Ok(base), Ok(irq)) = (base.parse(), irq.parse()) else {
+            return Ok(Err(format!("base '{base}' or irq '{irq}' is not a decimal number")));
+        };
+        let access = if mode == "r" { Access::ReadOnly } else { Access::ReadWrite };
+        Ok(Ok(Description { target, name, access, base, irq, grants: grants != "0" }))
+    }
+
+    fn attach(&self, disk: Disk, description: &Description) -> Result<(), String> {
+        if description.grants {
+            return Err("grant_usage=1 is not supported yet: give grant_usage=0 in the disk's line".to_string());
+        }
+        if (self.heap_free)() < HEAP_HEADROOM_BYTES {
+            return Err("the driver domain has no memory left for another disk: give it more by memory=".to_string());
+        }
+        let target = &description.target;
+        let refusal = |reason: &dyn Display| format!("target '{target}': {reason}");
+        let spec = VolumeSpec::parse(target).map_err(|error| refusal(&error))?;
+        let volume = self.volumes.open(spec, description.access).map_err(|error| refusal(&error))?;
+        let name = format!("{}/{}", disk.guest, description.name);
+
+        let mut guests = self.guests.borrow_mut();
+        let guest = guests.find_or_add(disk.guest).map_err(|error| explain(&error))?;
+        let block = BlockDevice::new(name.clone(), target, Box::new(volume));
+        let line = GuestInterrupt::new(disk.guest, description.irq);
+        let device: GuestDevice = MmioDevice::new(block, guest.memory(), line, Features::empty());
+        let attached = guest.attach(disk.device, description.base, device).map_err(|error| explain(&error));
+        if attached.is_err() && guest.is_idle() {
+            guests.remove(disk.guest);
+        }
+        attached?;
+        log::info!("{name}: serving '{target}' at {:#x}, interrupt {}", description.base, description.irq);
+        Ok(())
+    }
+
+    /// Takes a disk away from its guest, and forgets the guest with its last disk.
+    fn detach(&self, disk: Disk) {
+        let mut guests = self.guests.borrow_mut();
+        let Some(guest) = guests.find(disk.guest).filter(|guest| guest.has(disk.device)) else { return };
+        guest.detach(disk.device);
+        if guest.is_idle() {
+            guests.remove(disk.guest);
+            let pager = guests.pager().borrow();
+            log::info!("{}: gone; {} pages mapped, {:?}", disk.guest, pager.mapped(), pager.counters());
+        }
+    }
+
+    /// Tells xl that a disk is closed, and removes its directory: xl waits for one after the other.
+    async fn close(&self, disk: Disk) -> Result<(), StoreError> {
+        self.put(disk, "state", state::CLOSED).await?;
+        self.remove(&disk.path()).await?;
+        // Nobody else removes the guest's own directory, and each node counts against our quota.
+        let guest = format!("{DISKS}/{}", disk.guest.0);
+        if self.list(&guest).await?.is_empty() {
+            self.remove(&guest).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, path: &str) -> Result<(), StoreError> {
+        match self.store.remove(path).await {
+            Err(StoreError::Disconnected) => Err(StoreError::Disconnected),
+            Err(error) => {
+                log::debug!("{path}: not removed from xenstore: {error}");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+}
+
+/// A refusal by Xen in words that say what to do.
+fn explain(error: &HypercallError) -> String {
+    let advice = match error.errno {
+        Errno::ENOSYS | Errno::EOPNOTSUPP => "this Xen has no ioreq servers: it needs CONFIG_IOREQ_SERVER=y",
+        Errno::EPERM | Errno::EACCES => {
+            "Xen's policy does not let this domain serve that guest: boot Xen with xsm=flask and the driver_domain \
+             module, and give this domain seclabel='system_u:system_r:driver_domain_t'"
+        }
+        Errno::ENOENT => "Xen has no memory left for this domain's page tables: give it more by shadow_memory=",
+        Errno::ENOMEM => "Xen is out of memory, or this domain serves as many guests as it can",
+        _ => return error.to_string(),
+    };
+    format!("{error}: {advice}")
+}

@@ -1,0 +1,189 @@
+//! A guest's life: its ioreq server, its devices, and the way of an access to its device.
+//!
+//! | file | what |
+//! |---|---|
+//! | `mod` | [`Guest`]: dispatch by address, work, teardown |
+//! | `control` | the xenstore side: devices come and go |
+//! | `table` | all guests, and whose event port is whose |
+//! | `irq` | the interrupt line to a guest |
+
+pub mod control;
+pub mod irq;
+pub mod table;
+
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use core::cell::RefCell;
+
+use drivers::virtio::blk::BlockDevice;
+use drivers::virtio::mmio::{Effect, MmioDevice, Width};
+
+use crate::mm::foreign::Pager;
+use crate::mm::physmap::SinglePages;
+use crate::mm::pinned::{ForeignMemory, ForeignPinned};
+use crate::xen::DomainId;
+use crate::xen::dm::RangeChange;
+use crate::xen::event::Port;
+use crate::xen::hypercall::HypercallError;
+use crate::xen::ioreq::{Access, IoreqServer};
+use irq::GuestInterrupt;
+
+/// Bytes of one device's register file: the step between devices in libxl's virtio-mmio window.
+pub const DEVICE_BYTES: u64 = 0x200;
+
+/// What a read returns where nothing is.
+const NOTHING: u64 = 0;
+
+/// A virtio device of a guest, behind its registers.
+pub type GuestDevice = MmioDevice<BlockDevice<ForeignPinned>, ForeignMemory, GuestInterrupt>;
+
+/// Names a device of a guest: xenstore's device number, unique among the devices of one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceId(pub u32);
+
+struct Attached {
+    id: DeviceId,
+    base: u64,
+    device: GuestDevice,
+    /// The guest kicked, or there was more to do than fits one turn.
+    busy: bool,
+}
+
+/// A domain that we serve.
+pub struct Guest {
+    domain: DomainId,
+    // Dropped in this order: devices give their pins back before the server goes.
+    devices: Vec<Attached>,
+    server: IoreqServer,
+    pager: Rc<RefCell<Pager>>,
+}
+
+impl Guest {
+    /// Starts to serve `domain`, with no devices yet.
+    ///
+    /// # Errors
+    /// Xen's answer; nothing is left behind.
+    pub fn new(
+        domain: DomainId,
+        pages: &Rc<RefCell<SinglePages>>,
+        pager: &Rc<RefCell<Pager>>,
+    ) -> Result<Self, HypercallError> {
+        let server = IoreqServer::new(domain, pages)?;
+        Ok(Self { domain, devices: Vec::new(), server, pager: pager.clone() })
+    }
+
+    /// Which domain this is.
+    #[must_use]
+    pub fn domain(&self) -> DomainId {
+        self.domain
+    }
+
+    /// The local event port of each of its vCPUs, in order.
+    pub fn ports(&self) -> impl Iterator<Item = Port> + '_ {
+        self.server.ports()
+    }
+
+    /// Its memory, for a device to be.
+    #[must_use]
+    pub fn memory(&self) -> ForeignMemory {
+        ForeignMemory::new(self.pager.clone(), self.domain)
+    }
+
+    /// Puts `device` at guest address `base` and claims its registers.
+    ///
+    /// # Errors
+    /// Xen's answer, EEXIST when another device is there.
+    pub fn attach(&mut self, id: DeviceId, base: u64, device: GuestDevice) -> Result<(), HypercallError> {
+        self.server.change_range(RangeChange::Claim, base, base + DEVICE_BYTES - 1)?;
+        self.devices.push(Attached { id, base, device, busy: false });
+        Ok(())
+    }
+
+    /// Whether there is a device `id`.
+    #[must_use]
+    pub fn has(&self, id: DeviceId) -> bool {
+        self.devices.iter().any(|attached| attached.id == id)
+    }
+
+    /// Whether it has no devices.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.devices.is_empty()
+    }
+
+    /// Takes device `id` away.
+    pub fn detach(&mut self, id: DeviceId) {
+        if let Some(index) = self.devices.iter().position(|attached| attached.id == id) {
+            let attached = self.devices.swap_remove(index);
+            let range = (attached.base, attached.base + DEVICE_BYTES - 1);
+            // Fails when the guest is gone already, and its ranges with it.
+            let _ = self.server.change_range(RangeChange::Release, range.0, range.1);
+            let blk = attached.device.device().counters();
+            log::info!("{}: detached: {blk:?} {:?}", self.domain, attached.device.counters());
+        }
+    }
+
+    /// Answers the access that `vcpu` waits for, if it does. A kick is answered before its work is done. Returns
+    /// whether there is work.
+    pub fn serve(&mut self, vcpu: usize) -> bool {
+        let Some(pending) = self.server.take(vcpu) else { return false };
+        match pending.access {
+            Access::Read { address, width } => {
+                let value = find(&mut self.devices, address, width)
+                    .map_or(NOTHING, |(attached, offset, width)| attached.device.read(offset, width));
+                pending.answer(value);
+                false
+            }
+            Access::Write { address, width, value } => {
+                let effect = match find(&mut self.devices, address, width) {
+                    Some((attached, offset, width)) => {
+                        let effect = attached.device.write(offset, width, value);
+                        attached.busy |= effect == Effect::Work;
+                        effect
+                    }
+                    None => Effect::None,
+                };
+                pending.answer(NOTHING);
+                effect == Effect::Work
+            }
+            Access::Invalidate => {
+                self.pager.borrow_mut().forget(self.domain);
+                pending.answer(NOTHING);
+                false
+            }
+            Access::Unknown => {
+                pending.answer(NOTHING);
+                false
+            }
+        }
+    }
+
+    /// Does a bounded amount of work for each busy device. Returns whether there is more.
+    pub fn work(&mut self) -> bool {
+        let mut more = false;
+        for attached in self.devices.iter_mut().filter(|attached| attached.busy) {
+            attached.busy = attached.device.process().more;
+            more |= attached.busy;
+        }
+        more
+    }
+}
+
+/// The device at `address`, and the offset in its registers; none when the access does not lie in one device.
+fn find(devices: &mut [Attached], address: u64, width: u32) -> Option<(&mut Attached, u32, Width)> {
+    let width = Width::from_bytes(width.into())?;
+    let attached = devices.iter_mut().find(|attached| (attached.base..attached.base + DEVICE_BYTES).contains(&address))?;
+    let offset = u32::try_from(address - attached.base).ok()?;
+    Some((attached, offset, width))
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.devices.clear();
+        // A page that stayed mapped would keep the guest's domain from going away.
+        let kept = self.pager.borrow_mut().forget(self.domain);
+        if kept > 0 {
+            log::error!("{}: {kept} pages are still pinned", self.domain);
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! All guests, and which event port is whose vCPU.
+
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use core::cell::RefCell;
+
+use super::Guest;
+use crate::mm::foreign::Pager;
+use crate::mm::physmap::SinglePages;
+use crate::xen::DomainId;
+use crate::xen::event::Port;
+use crate::xen::hypercall::HypercallError;
+
+/// Position of a guest in the table and number of its vCPU.
+#[derive(Clone, Copy)]
+struct Vcpu {
+    guest: u16,
+    number: u16,
+}
+
+/// The guests of this driver domain.
+pub struct GuestTable {
+    guests: Vec<Option<Guest>>,
+    /// Indexed by event port.
+    vcpus: Vec<Option<Vcpu>>,
+    /// Some guest has work left.
+    busy: bool,
+    pages: Rc<RefCell<SinglePages>>,
+    pager: Rc<RefCell<Pager>>,
+}
+
+impl GuestTable {
+    /// No guests yet.
+    #[must_use]
+    pub fn new(pages: Rc<RefCell<SinglePages>>, pager: Rc<RefCell<Pager>>) -> Self {
+        Self { guests: Vec::new(), vcpus: Vec::new(), busy: false, pages, pager }
+    }
+
+    /// Where guests' pages are mapped.
+    #[must_use]
+    pub fn pager(&self) -> &Rc<RefCell<Pager>> {
+        &self.pager
+    }
+
+    /// The guest that is `domain`, if we serve it.
+    pub fn find(&mut self, domain: DomainId) -> Option<&mut Guest> {
+        self.guests.iter_mut().flatten().find(|guest| guest.domain() == domain)
+    }
+
+    /// The guest that is `domain`; served from now on if it was not yet.
+    ///
+    /// # Errors
+    /// Xen's answer.
+    pub fn find_or_add(&mut self, domain: DomainId) -> Result<&mut Guest, HypercallError> {
+        let index = match self.position(domain) {
+            Some(index) => index,
+            None => self.add(Guest::new(domain, &self.pages, &self.pager)?),
+        };
+        // Not reached: the guest was found or added just now.
+        let missing = HypercallError { operation: "add a guest", errno: crate::xen::hypercall::Errno::ESRCH };
+        self.guests.get_mut(index).and_then(Option::as_mut).ok_or(missing)
+    }
+
+    fn position(&self, domain: DomainId) -> Option<usize> {
+        self.guests.iter().position(|guest| guest.as_ref().is_some_and(|guest| guest.domain() == domain))
+    }
+
+    fn add(&mut self, guest: Guest) -> usize {
+        let index = self.guests.iter().position(Option::is_none).unwrap_or(self.guests.len());
+        for (number, port) in guest.ports().enumerate() {
+            let port = port.0 as usize;
+            if port >= self.vcpus.len() {
+                self.vcpus.resize(port + 1, None);
+            }
+            if let Some(entry) = self.vcpus.get_mut(port) {
+                *entry = Some(Vcpu { guest: index as u16, number: number as u16 });
+            }
+        }
+        match self.guests.get_mut(index) {
+            Some(place) => *place = Some(guest),
+            None => self.guests.push(Some(guest)),
+        }
+        index
+    }
+
+    /// Stops serving `domain`: its devices, server, ports and pages are given back.
+    pub fn remove(&mut self, domain: DomainId) {
+        let Some(guest) = self.position(domain).and_then(|index| self.guests.get_mut(index)).and_then(Option::take)
+        else {
+            return;
+        };
+        for port in guest.ports() {
+            if let Some(entry) = self.vcpus.get_mut(port.0 as usize) {
+                *entry = None;
+            }
+        }
+    }
+
+    /// Stops serving everybody.
+    pub fn clear(&mut self) {
+        self.vcpus.clear();
+        self.guests.clear();
+    }
+
+    /// Answers the access of the vCPU that notified `port`, if it is one's.
+    pub fn serve(&mut self, port: Port) {
+        let Some(Some(vcpu)) = self.vcpus.get(port.0 as usize).copied() else { return };
+        if let Some(Some(guest)) = self.guests.get_mut(usize::from(vcpu.guest)) {
+            self.busy |= guest.serve(usize::from(vcpu.number));
+        }
+    }
+
+    /// Gives each guest that has work a turn. Returns whether any is left.
+    pub fn work(&mut self) -> bool {
+        if self.busy {
+            self.busy = self.guests.iter_mut().flatten().fold(false, |busy, guest| guest.work() | busy);
+        }
+        self.busy
+    }
+}

@@ -1,0 +1,28 @@
+//! Every fixed size in one table.
+
+/// Bytes of a page, of ours and of every guest's.
+pub const PAGE_BYTES: usize = 4096;
+
+/// Share of RAM that the heap gets, and the most it gets.
+pub const HEAP_SHARE: usize = 4;
+/// See [`HEAP_SHARE`].
+pub const HEAP_MAX_BYTES: usize = 1 << 20;
+
+/// Heap that must be free before one more device is taken on. A guest's demands are refused, never the kernel's.
+pub const HEAP_HEADROOM_BYTES: usize = 96 << 10;
+
+/// Frame numbers for single pages of others: shared info and one ioreq page a guest. One second-stage table.
+pub const SINGLE_PAGES: usize = 512;
+
+/// Default size of the window for guests' pages.
+pub const WINDOW_DEFAULT_BYTES: usize = 16 << 20;
+
+/// Pages that one request may touch; 1 MiB at most 4 KiB apart, and then some.
+pub const PAGES_PER_PIN: usize = 1024;
+
+/// Requests that one queue may complete before others get their turn.
+pub const REQUESTS_PER_TURN: usize = 64;
+
+/// Times the idle loop gives the processor away before it sleeps: an answer often brings the next request at once,
+/// and a yield costs less than sleeping and being woken.
+pub const YIELDS_BEFORE_SLEEP: u32 = 4;

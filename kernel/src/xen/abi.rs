@@ -1,0 +1,306 @@
+//! Numbers and structures of Xen 4.20's public headers, each named by the header it comes from.
+//!
+//! Layouts are those of AAPCS64; the constants at the end fail the build when one is off. Nothing here calls Xen.
+
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
+
+/// Hypercall numbers (`xen.h`).
+pub mod number {
+    /// `memory_op`.
+    pub const MEMORY_OP: u64 = 12;
+    /// `multicall`.
+    pub const MULTICALL: u64 = 13;
+    /// `console_io`.
+    pub const CONSOLE_IO: u64 = 18;
+    /// `sched_op`.
+    pub const SCHED_OP: u64 = 29;
+    /// `event_channel_op`.
+    pub const EVENT_CHANNEL_OP: u64 = 32;
+    /// `hvm_op`.
+    pub const HVM_OP: u64 = 34;
+    /// `dm_op`.
+    pub const DM_OP: u64 = 41;
+}
+
+/// The calling domain, wherever a hypercall takes a domain id and says so (`xen.h`).
+pub const DOMID_SELF: u16 = 0x7ff0;
+
+/// `memory_op` (`memory.h`).
+pub mod memory {
+    /// Map a frame of the hypervisor or of another domain at a frame number of ours.
+    pub const ADD_TO_PHYSMAP: u64 = 7;
+    /// Take a mapping away.
+    pub const REMOVE_FROM_PHYSMAP: u64 = 15;
+    /// Map many frames of one kind.
+    pub const ADD_TO_PHYSMAP_BATCH: u64 = 23;
+    /// Map a page that belongs to a resource of another domain.
+    pub const ACQUIRE_RESOURCE: u64 = 28;
+    /// Space: the shared info page.
+    pub const SPACE_SHARED_INFO: u32 = 0;
+    /// Space: pages of another domain, by its frame numbers.
+    pub const SPACE_GMFN_FOREIGN: u16 = 4;
+    /// Resource: pages of an ioreq server.
+    pub const RESOURCE_IOREQ_SERVER: u16 = 0;
+    /// Frame of the ioreq server resource that holds the per-vCPU slots.
+    pub const RESOURCE_IOREQ_FRAME: u64 = 1;
+}
+
+/// `xen_add_to_physmap` (`memory.h`).
+#[repr(C)]
+#[derive(Default)]
+pub struct AddToPhysmap {
+    /// Whose physmap changes.
+    pub domid: u16,
+    /// Only for ranges.
+    pub size: u16,
+    /// What is mapped.
+    pub space: u32,
+    /// Which one of that space.
+    pub idx: u64,
+    /// Where.
+    pub gpfn: u64,
+}
+
+/// `xen_add_to_physmap_batch` (`memory.h`).
+#[repr(C)]
+pub struct AddToPhysmapBatch {
+    /// Whose physmap changes.
+    pub domid: u16,
+    /// What is mapped.
+    pub space: u16,
+    /// Entries in each array.
+    pub size: u16,
+    /// Owner of the pages, for [`memory::SPACE_GMFN_FOREIGN`].
+    pub foreign_domid: u16,
+    /// Frame numbers of the owner.
+    pub idxs: *const u64,
+    /// Frame numbers of ours.
+    pub gpfns: *const u64,
+    /// One error number an entry, 0 when mapped.
+    pub errs: *mut i32,
+}
+
+/// `xen_remove_from_physmap` (`memory.h`).
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct RemoveFromPhysmap {
+    /// Whose physmap changes.
+    pub domid: u16,
+    /// Which frame number becomes a hole.
+    pub gpfn: u64,
+}
+
+/// `xen_mem_acquire_resource` (`memory.h`).
+#[repr(C)]
+pub struct AcquireResource {
+    /// Owner of the resource.
+    pub domid: u16,
+    /// Kind of resource.
+    pub kind: u16,
+    /// Which one, here the ioreq server.
+    pub id: u32,
+    /// Number of frames.
+    pub frames: u32,
+    /// Must be zero.
+    pub pad: u32,
+    /// First frame of the resource.
+    pub frame: u64,
+    /// Where to map them: frame numbers of ours.
+    pub frame_list: *const u64,
+}
+
+/// `multicall_entry` (`xen.h`).
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct MulticallEntry {
+    /// Hypercall number.
+    pub op: u64,
+    /// Its result.
+    pub result: i64,
+    /// Its arguments.
+    pub args: [u64; 6],
+}
+
+/// `sched_op` (`sched.h`).
+pub mod sched {
+    /// Let another vCPU run.
+    pub const YIELD: u64 = 0;
+    /// End this domain.
+    pub const SHUTDOWN: u64 = 2;
+    /// Reason: powered off.
+    pub const REASON_POWEROFF: u32 = 0;
+    /// Reason: reboot asked for.
+    pub const REASON_REBOOT: u32 = 1;
+    /// Reason: crashed.
+    pub const REASON_CRASH: u32 = 3;
+}
+
+/// `event_channel_op` (`event_channel.h`).
+pub mod event {
+    /// Bind a local port to a port of another domain.
+    pub const BIND_INTERDOMAIN: u64 = 0;
+    /// Close a local port.
+    pub const CLOSE: u64 = 3;
+    /// Notify the other end.
+    pub const SEND: u64 = 4;
+}
+
+/// `evtchn_bind_interdomain` (`event_channel.h`).
+#[repr(C)]
+#[derive(Default)]
+pub struct BindInterdomain {
+    /// Domain of the remote port.
+    pub remote_domain: u16,
+    /// The remote port.
+    pub remote_port: u32,
+    /// Out: the local port.
+    pub local_port: u32,
+}
+
+/// `hvm_op` (`hvm/hvm_op.h`, `hvm/params.h`).
+pub mod hvm {
+    /// Read a parameter.
+    pub const GET_PARAM: u64 = 1;
+    /// Frame number of the xenstore ring.
+    pub const PARAM_STORE_PFN: u32 = 1;
+    /// Event channel of the xenstore ring.
+    pub const PARAM_STORE_EVENT: u32 = 2;
+    /// Frame number of the console ring.
+    pub const PARAM_CONSOLE_PFN: u32 = 17;
+    /// Event channel of the console ring.
+    pub const PARAM_CONSOLE_EVENT: u32 = 18;
+}
+
+/// `xen_hvm_param` (`hvm/hvm_op.h`).
+#[repr(C)]
+#[derive(Default)]
+pub struct HvmParameter {
+    /// Whose parameter.
+    pub domid: u16,
+    /// Padding.
+    pub pad: u16,
+    /// Which parameter.
+    pub index: u32,
+    /// Its value.
+    pub value: u64,
+}
+
+/// `dm_op` (`hvm/dm_op.h`).
+pub mod dm {
+    /// Create an ioreq server.
+    pub const CREATE_IOREQ_SERVER: u32 = 1;
+    /// Claim a range of addresses.
+    pub const MAP_IO_RANGE: u32 = 3;
+    /// Give a range back.
+    pub const UNMAP_IO_RANGE: u32 = 4;
+    /// Enable or disable a server.
+    pub const SET_IOREQ_SERVER_STATE: u32 = 5;
+    /// Destroy a server.
+    pub const DESTROY_IOREQ_SERVER: u32 = 6;
+    /// Drive an interrupt line of the target.
+    pub const SET_IRQ_LEVEL: u32 = 19;
+    /// Number of vCPUs of the target.
+    pub const NR_VCPUS: u32 = 20;
+    /// Range type: memory-mapped.
+    pub const RANGE_MEMORY: u32 = 1;
+}
+
+/// `xen_dm_op_buf` (`hvm/dm_op.h`).
+#[repr(C)]
+pub struct DmOpBuffer {
+    /// Address of the structure.
+    pub address: *mut core::ffi::c_void,
+    /// Its length in bytes.
+    pub size: u64,
+}
+
+/// `xen_dm_op` (`hvm/dm_op.h`): the operation and the largest payload we use, as plain words.
+#[repr(C)]
+#[derive(Default)]
+pub struct DmOp {
+    /// Operation, one of [`dm`].
+    pub op: u32,
+    /// Must be zero.
+    pub pad: u32,
+    /// The operation's own structure, as little-endian words.
+    pub payload: [u64; 8],
+}
+
+/// `ioreq_t` (`hvm/ioreq.h`): one vCPU's slot in the ioreq page. Xen writes it before it sets the state to ready.
+#[repr(C)]
+pub struct IoreqSlot {
+    /// Guest-physical address of the access.
+    pub address: AtomicU64,
+    /// Value written, or to be filled for a read.
+    pub data: AtomicU64,
+    /// Repeat count, unused for memory accesses on Arm.
+    pub count: AtomicU32,
+    /// Width of the access in bytes.
+    pub size: AtomicU32,
+    /// Port of the target domain to bind.
+    pub event_port: AtomicU32,
+    /// Unused.
+    pub pad: AtomicU8,
+    /// Unused.
+    pub pad2: AtomicU8,
+    /// State in the low four bits, then data-is-pointer, direction (1 = read), and unused bits.
+    pub state: AtomicU8,
+    /// Kind of request.
+    pub kind: AtomicU8,
+}
+
+/// Fields of [`IoreqSlot`] (`hvm/ioreq.h`).
+pub mod ioreq {
+    /// The bits of `state` that hold the state.
+    pub const STATE_MASK: u8 = 0xf;
+    /// State: a request waits to be served.
+    pub const STATE_READY: u8 = 1;
+    /// State: the answer is there.
+    pub const STATE_RESPONSE_READY: u8 = 3;
+    /// The bit of `state` that tells a read from a write.
+    pub const DIRECTION_READ: u8 = 1 << 5;
+    /// Kind: a memory access.
+    pub const KIND_COPY: u8 = 1;
+    /// Kind: the guest gave pages back; forget mappings of it.
+    pub const KIND_INVALIDATE: u8 = 8;
+    /// Slots in a page.
+    pub const SLOTS: usize = 4096 / size_of::<super::IoreqSlot>();
+}
+
+/// `shared_info` (`xen.h`, `arch-arm.h`), as far as two-level event channels need it.
+#[repr(C)]
+pub struct SharedInfo {
+    /// vCPU 0's area.
+    pub vcpu_info: VcpuInfo,
+    /// One bit a port: an event waits.
+    pub evtchn_pending: [AtomicU64; 64],
+    /// One bit a port: events do not raise the interrupt.
+    pub evtchn_mask: [AtomicU64; 64],
+}
+
+/// `vcpu_info` (`xen.h`).
+#[repr(C)]
+pub struct VcpuInfo {
+    /// Non-zero while the event interrupt is raised.
+    pub upcall_pending: AtomicU8,
+    /// Padding.
+    pub pad: [u8; 7],
+    /// One bit a word of `evtchn_pending`.
+    pub pending_selector: AtomicU64,
+    /// Architecture and time, not used on Arm.
+    pub rest: [u64; 6],
+}
+
+const _: () = {
+    use core::mem::offset_of;
+    assert!(size_of::<AddToPhysmap>() == 24 && offset_of!(AddToPhysmap, gpfn) == 16);
+    assert!(size_of::<AddToPhysmapBatch>() == 32 && offset_of!(AddToPhysmapBatch, errs) == 24);
+    assert!(size_of::<RemoveFromPhysmap>() == 16 && offset_of!(RemoveFromPhysmap, gpfn) == 8);
+    assert!(size_of::<AcquireResource>() == 32 && offset_of!(AcquireResource, frame_list) == 24);
+    assert!(size_of::<MulticallEntry>() == 64);
+    assert!(size_of::<BindInterdomain>() == 12 && offset_of!(BindInterdomain, local_port) == 8);
+    assert!(size_of::<HvmParameter>() == 16 && offset_of!(HvmParameter, value) == 8);
+    assert!(size_of::<IoreqSlot>() == 32 && offset_of!(IoreqSlot, state) == 30);
+    assert!(size_of::<VcpuInfo>() == 64 && offset_of!(VcpuInfo, pending_selector) == 8);
+    assert!(offset_of!(SharedInfo, evtchn_pending) == 64 && offset_of!(SharedInfo, evtchn_mask) == 64 + 512);
+};

@@ -1,0 +1,111 @@
+//! Event channels, two-level: binding, sending, and the pending bits in the shared info page.
+
+use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
+
+use super::DomainId;
+use super::abi::{BindInterdomain, SharedInfo, event, number};
+use super::hypercall::{HypercallError, call};
+
+/// A local event channel port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Port(pub u32);
+
+/// Notifies the other end of `port`. A vanished peer is no error.
+pub fn send(port: Port) {
+    let argument = port.0;
+    let address = (&raw const argument).expose_provenance() as u64;
+    // SAFETY: EVTCHNOP_send reads one u32 (evtchn_send, event_channel.h).
+    let _ = unsafe { call(number::EVENT_CHANNEL_OP, [event::SEND, address, 0, 0, 0], "send event") };
+}
+
+/// A port bound to a port of another domain; closed when dropped.
+#[derive(Debug)]
+pub struct BoundPort(Port);
+
+impl BoundPort {
+    /// Binds a new local port to `remote_port` of `domain`. Its first event may be spurious.
+    ///
+    /// # Errors
+    /// Xen's answer: no such port, the policy refuses, or all ports of this domain are in use.
+    pub fn bind(domain: DomainId, remote_port: u32) -> Result<Self, HypercallError> {
+        let mut bind = BindInterdomain { remote_domain: domain.0, remote_port, local_port: 0 };
+        let address = (&raw mut bind).expose_provenance() as u64;
+        // SAFETY: EVTCHNOP_bind_interdomain reads and writes one evtchn_bind_interdomain (event_channel.h).
+        unsafe {
+            call(number::EVENT_CHANNEL_OP, [event::BIND_INTERDOMAIN, address, 0, 0, 0], "bind event channel")?
+        };
+        Ok(Self(Port(bind.local_port)))
+    }
+
+    /// The local port.
+    #[must_use]
+    pub fn port(&self) -> Port {
+        self.0
+    }
+}
+
+impl Drop for BoundPort {
+    fn drop(&mut self) {
+        let argument = self.0.0;
+        let address = (&raw const argument).expose_provenance() as u64;
+        // SAFETY: EVTCHNOP_close reads one u32 (evtchn_close, event_channel.h).
+        let _ = unsafe { call(number::EVENT_CHANNEL_OP, [event::CLOSE, address, 0, 0, 0], "close event channel") };
+    }
+}
+
+/// Ports that two levels of bits can name.
+pub const PORTS: usize = 64 * 64;
+
+/// The pending bits of this domain, shared with Xen.
+pub struct PendingEvents {
+    shared: NonNull<SharedInfo>,
+}
+
+impl PendingEvents {
+    /// Takes over the shared info page mapped at `shared` and unmasks all ports.
+    ///
+    /// # Safety
+    /// Xen's shared info page must be mapped there, writable, for as long as the value lives.
+    pub unsafe fn new(shared: NonNull<SharedInfo>) -> Self {
+        let events = Self { shared };
+        for word in &events.shared().evtchn_mask {
+            word.store(0, Ordering::Relaxed);
+        }
+        events
+    }
+
+    fn shared(&self) -> &SharedInfo {
+        // SAFETY: mapped by the contract of `new`; every field that Xen changes is atomic.
+        unsafe { self.shared.as_ref() }
+    }
+
+    /// Whether an event may wait.
+    #[must_use]
+    pub fn any(&self) -> bool {
+        self.shared().vcpu_info.upcall_pending.load(Ordering::Acquire) != 0
+    }
+
+    /// Takes the ports whose event bit is set, clears the bits, and hands each to `handle`.
+    pub fn take(&self, mut handle: impl FnMut(Port)) {
+        let shared = self.shared();
+        // The flag goes first: an event that comes while the bits are read raises it again.
+        if shared.vcpu_info.upcall_pending.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        shared.vcpu_info.upcall_pending.store(0, Ordering::Relaxed);
+        core::sync::atomic::fence(Ordering::SeqCst);
+        let mut words = shared.vcpu_info.pending_selector.swap(0, Ordering::AcqRel);
+        while words != 0 {
+            let index = words.trailing_zeros();
+            words &= words - 1;
+            let Some(word) = shared.evtchn_pending.get(index as usize) else { break };
+            let mut bits = word.swap(0, Ordering::AcqRel);
+            while bits != 0 {
+                let bit = bits.trailing_zeros();
+                bits &= bits - 1;
+                handle(Port(index * 64 + bit));
+            }
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! What we ask of Xen: one file for each family of hypercalls, and the protocols on shared pages.
+//!
+//! | file | what |
+//! |---|---|
+//! | `hypercall` | the one `hvc` instruction |
+//! | `abi` | numbers and structures |
+//! | `memory`, `event`, `dm`, `hvm`, `sched` | hypercall families |
+//! | `ioreq` | a server for one guest's trapped accesses |
+//! | `console_ring`, `store` | console and xenstore |
+
+pub mod abi;
+pub mod console_ring;
+pub mod dm;
+pub mod event;
+pub mod hvm;
+pub mod hypercall;
+pub mod ioreq;
+pub mod memory;
+pub mod sched;
+pub mod store;
+
+/// A domain's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DomainId(pub u16);
+
+impl core::fmt::Display for DomainId {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "dom{}", self.0)
+    }
+}
