@@ -25,7 +25,11 @@ struct Inner {
     pins: Cell<usize>,
     most_pins: Cell<usize>,
     prefetched: Cell<usize>,
+    other_cpu: RefCell<Option<Rc<OtherCpu>>>,
 }
+
+/// What the guest's other CPU does right after a device model copied bytes: it is told their address and number.
+pub type OtherCpu = dyn Fn(&FakeGuestMemory, u64, usize);
 
 /// The memory of a guest. Clones are handles of the same memory.
 #[derive(Clone)]
@@ -46,6 +50,7 @@ impl FakeGuestMemory {
             pins: Cell::default(),
             most_pins: Cell::default(),
             prefetched: Cell::default(),
+            other_cpu: RefCell::default(),
         }))
     }
 
@@ -75,6 +80,11 @@ impl FakeGuestMemory {
     #[must_use]
     pub fn prefetched(&self) -> usize {
         self.0.prefetched.get()
+    }
+
+    /// Lets the guest act between any two reads of a device model.
+    pub fn set_other_cpu(&self, other_cpu: impl Fn(&FakeGuestMemory, u64, usize) + 'static) {
+        *self.0.other_cpu.borrow_mut() = Some(Rc::new(other_cpu));
     }
 
     /// The host's address of the guest's first byte, for a test that plays the guest. Valid while a handle lives.
@@ -160,12 +170,12 @@ impl Drop for FakePinned {
 }
 
 impl FakePinned {
-    /// Calls `copy` for each run of bytes of the range, with the run's place in the range.
+    /// Calls `copy` for each run of bytes of the range, with the run's address and its place in the range.
     fn for_each_run(
         &self,
         offset: u32,
         length: usize,
-        mut copy: impl FnMut(usize, &[AtomicU8]),
+        mut copy: impl FnMut(u64, usize, &[AtomicU8]),
     ) -> Result<(), MemoryError> {
         let length = u32::try_from(length).map_err(|_| MemoryError::OutOfRange)?;
         if offset.checked_add(length).is_none_or(|end| end > self.length) {
@@ -177,7 +187,7 @@ impl FakePinned {
             if run > 0 {
                 let address = region.address.0 + u64::from(skip);
                 let cells = self.memory.0.cells(address, run as usize).ok_or(MemoryError::OutOfRange)?;
-                copy(done as usize, cells);
+                copy(address, done as usize, cells);
             }
             skip = skip.saturating_sub(region.length);
             done += run;
@@ -192,21 +202,25 @@ impl PinnedMemory for FakePinned {
     }
 
     fn read(&self, offset: u32, out: &mut [u8]) -> Result<(), MemoryError> {
-        self.for_each_run(offset, out.len(), |place, cells| {
+        let other_cpu = self.memory.0.other_cpu.borrow().clone();
+        self.for_each_run(offset, out.len(), |address, place, cells| {
             let to = out.iter_mut().skip(place);
             to.zip(cells).for_each(|(to, from)| *to = from.load(Ordering::Relaxed));
+            if let Some(act) = &other_cpu {
+                act(&self.memory, address, cells.len());
+            }
         })
     }
 
     fn write(&self, offset: u32, data: &[u8]) -> Result<(), MemoryError> {
-        self.for_each_run(offset, data.len(), |place, cells| {
+        self.for_each_run(offset, data.len(), |_, place, cells| {
             let from = data.iter().skip(place);
             cells.iter().zip(from).for_each(|(to, from)| to.store(*from, Ordering::Relaxed));
         })
     }
 
     fn fill_zero(&self, offset: u32, length: u32) -> Result<(), MemoryError> {
-        self.for_each_run(offset, length as usize, |_, cells| {
+        self.for_each_run(offset, length as usize, |_, _, cells| {
             cells.iter().for_each(|to| to.store(0, Ordering::Relaxed));
         })
     }

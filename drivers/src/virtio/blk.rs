@@ -13,10 +13,11 @@ pub mod request;
 
 use super::batch::{Batch, LARGE_BYTES};
 use super::chain::{Chain, MAX_SEGMENTS, slice};
+use super::complaints::Complaints;
 use super::queue::{Queue, QueueError, Used};
 use super::{Device, Features, QueueIndex, Served};
 use crate::block::{Geometry, Operation, SECTOR_BYTES, Volume};
-use crate::guest::{GuestMemory, GuestRegion, PinnedMemory};
+use crate::guest::{GuestMemory, GuestRegion, MemoryError, PinnedMemory};
 use crate::sys;
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -62,8 +63,7 @@ pub struct BlockDevice<P> {
     counters: Counters,
     batch: Batch,
     piece: Vec<GuestRegion>,
-    /// A line about the guest's errors was logged since the last reset.
-    complained: bool,
+    complaints: Complaints,
 }
 
 impl<P: PinnedMemory> BlockDevice<P> {
@@ -83,7 +83,7 @@ impl<P: PinnedMemory> BlockDevice<P> {
             counters: Counters::default(),
             batch: Batch::default(),
             piece: Vec::with_capacity(MAX_SEGMENTS),
-            complained: false,
+            complaints: Complaints::default(),
         }
     }
 
@@ -106,13 +106,14 @@ impl<P: PinnedMemory> BlockDevice<P> {
         let start_ns = sys::now_ns();
         let mut broken = batch.fill(queue, memory, waiting).err();
         for chain in &batch.chains {
-            if chain.writable_bytes == 0 {
-                broken = Some(QueueError::NoStatus);
-                break;
-            }
             let regions = batch.regions.get(chain.regions.clone()).unwrap_or_default();
-            let length = self.answer(chain, regions, memory);
-            batch.done.push(Used { id: chain.head, length });
+            match self.answer(chain, regions, memory) {
+                Ok(length) => batch.done.push(Used { id: chain.head, length }),
+                Err(error) => {
+                    broken = Some(error);
+                    break;
+                }
+            }
         }
         queue.complete(&batch.done)?;
         let interrupt = queue.wants_interrupt()?;
@@ -126,15 +127,16 @@ impl<P: PinnedMemory> BlockDevice<P> {
         })
     }
 
-    /// Carries one request out and writes its status. When this returns, none of its pages is pinned.
-    /// Returns the bytes written from the start of the writable part on.
+    /// Carries one request out and writes its status; returns how many bytes were written from the start of the
+    /// writable part on. When this returns, none of the request's pages is pinned.
     fn answer<M: GuestMemory<Pinned = P>>(
         &mut self,
         chain: &Chain,
         regions: &[GuestRegion],
         memory: &M,
-    ) -> u32 {
-        let whole = if chain.bytes() > LARGE_BYTES { None } else { Some(memory.pin(regions)) };
+    ) -> Result<u32, QueueError> {
+        let data_bytes = chain.writable_bytes.checked_sub(1).ok_or(QueueError::NoStatus)?;
+        let whole = (chain.bytes() <= LARGE_BYTES).then(|| memory.pin(regions));
         let outcome = match &whole {
             Some(Ok(pinned)) => self.carry_out(chain, pinned),
             Some(Err(error)) => self.refuse(error),
@@ -153,8 +155,13 @@ impl<P: PinnedMemory> BlockDevice<P> {
                 memory.pin(&self.piece).and_then(|pinned| pinned.write(0, &status_byte))
             }
         };
-        let data_bytes = chain.writable_bytes - 1;
-        data_written + u32::from(status_written.is_ok() && data_written == data_bytes)
+        match status_written {
+            // Ours: the guest would take whatever its status byte held for our answer.
+            Err(MemoryError::Exhausted) => Err(MemoryError::Exhausted.into()),
+            // The guest's: it gets nothing back but the chain.
+            Err(_) => Ok(0),
+            Ok(()) => Ok(data_written + u32::from(data_written == data_bytes)),
+        }
     }
 
     /// Carries out a request that is pinned as a whole. Returns the data bytes written to the guest.
@@ -269,8 +276,7 @@ impl<P: PinnedMemory> BlockDevice<P> {
 
     /// An error answer, with a line in the log for the first since the reset.
     fn refuse<T>(&mut self, reason: &dyn core::fmt::Display) -> Result<T, Status> {
-        if !self.complained {
-            self.complained = true;
+        if self.complaints.may_speak() {
             log::warn!("{}: request failed: {reason} (said once per reset)", self.name);
         }
         Err(Status::IoError)
@@ -307,7 +313,7 @@ impl<M: GuestMemory> Device<M> for BlockDevice<M::Pinned> {
     }
 
     fn reset(&mut self) {
-        self.complained = false;
+        self.complaints.reset();
     }
 
     fn serve(&mut self, _index: QueueIndex, queue: &mut Queue<M::Pinned>, memory: &M) -> Served {

@@ -9,59 +9,14 @@
 //! Neighbours: [`super::status`] decides on writes to the status register, [`super::queue`] takes over a queue that is
 //! made ready, [`super::blk`] is a device model behind the registers.
 
+use super::complaints::Complaints;
 use super::queue::{Queue, QueueSettings};
+pub use super::registers::Width;
+use super::registers::{self as register, half, set_high, set_low};
 use super::status::{Status, Step, step};
 use super::{Device, Features, QueueIndex};
 use crate::guest::{GuestMemory, InterruptLine};
 use alloc::vec::Vec;
-
-/// Register offsets (virtio 1.2, 4.2.2, table 4.1). R: read-only, W: write-only.
-mod register {
-    /// R: "virt"
-    pub const MAGIC: u32 = 0x000;
-    /// R: 2
-    pub const VERSION: u32 = 0x004;
-    /// R: what kind of device
-    pub const DEVICE_ID: u32 = 0x008;
-    /// R: whose device
-    pub const VENDOR_ID: u32 = 0x00c;
-    /// R: 32 feature bits offered, W: which
-    pub const DEVICE_FEATURES: u32 = 0x010;
-    pub const DEVICE_FEATURES_SELECT: u32 = 0x014;
-    /// W: 32 feature bits accepted, W: which
-    pub const DRIVER_FEATURES: u32 = 0x020;
-    pub const DRIVER_FEATURES_SELECT: u32 = 0x024;
-    /// W: which queue the following are about
-    pub const QUEUE_SELECT: u32 = 0x030;
-    /// R: the largest size, 0 if there is no such queue
-    pub const QUEUE_SIZE_MAX: u32 = 0x034;
-    /// W: the size
-    pub const QUEUE_SIZE: u32 = 0x038;
-    /// RW: 1 hands the queue over, 0 takes it back
-    pub const QUEUE_READY: u32 = 0x044;
-    /// W: there is something in this queue
-    pub const QUEUE_NOTIFY: u32 = 0x050;
-    /// R: why an interrupt was raised
-    pub const INTERRUPT_STATUS: u32 = 0x060;
-    /// W: reasons dealt with
-    pub const INTERRUPT_ACK: u32 = 0x064;
-    /// RW: the status machine
-    pub const STATUS: u32 = 0x070;
-    /// W: addresses of the three rings, low and high half
-    pub const QUEUE_DESCRIPTORS_LOW: u32 = 0x080;
-    pub const QUEUE_DESCRIPTORS_HIGH: u32 = 0x084;
-    pub const QUEUE_AVAILABLE_LOW: u32 = 0x090;
-    pub const QUEUE_AVAILABLE_HIGH: u32 = 0x094;
-    pub const QUEUE_USED_LOW: u32 = 0x0a0;
-    pub const QUEUE_USED_HIGH: u32 = 0x0a4;
-    /// R: length and address of a shared memory region, all ones for none
-    pub const SHARED_MEMORY_LENGTH_LOW: u32 = 0x0b0;
-    pub const SHARED_MEMORY_BASE_HIGH: u32 = 0x0bc;
-    /// R: changes when configuration space does: ours never does
-    pub const CONFIG_GENERATION: u32 = 0x0fc;
-    /// RW: configuration space starts
-    pub const CONFIG: u32 = 0x100;
-}
 
 const MAGIC: u32 = u32::from_le_bytes(*b"virt");
 const VERSION: u32 = 2;
@@ -75,33 +30,6 @@ bitflags::bitflags! {
         const USED = 1;
         /// Configuration, or the status, changed.
         const CONFIG = 2;
-    }
-}
-
-/// How many bytes an access moves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Width {
-    /// 8 bits
-    One = 1,
-    /// 16 bits
-    Two = 2,
-    /// 32 bits
-    Four = 4,
-    /// 64 bits
-    Eight = 8,
-}
-
-impl Width {
-    /// The width that is so many bytes.
-    #[must_use]
-    pub fn from_bytes(bytes: u64) -> Option<Self> {
-        match bytes {
-            1 => Some(Self::One),
-            2 => Some(Self::Two),
-            4 => Some(Self::Four),
-            8 => Some(Self::Eight),
-            _ => None,
-        }
     }
 }
 
@@ -171,6 +99,7 @@ pub struct MmioDevice<D, M: GuestMemory, I> {
     status: Status,
     interrupts: Interrupts,
     counters: Counters,
+    complaints: Complaints,
 }
 
 impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
@@ -199,6 +128,7 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
             status: Status::empty(),
             interrupts: Interrupts::empty(),
             counters: Counters::default(),
+            complaints: Complaints::default(),
         }
     }
 
@@ -366,6 +296,7 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
     /// Back to the beginning; all queues are unpinned.
     fn reset(&mut self) {
         self.device.reset();
+        self.complaints.reset();
         for queue in &mut self.queues {
             queue.settings = QueueSettings::default();
             queue.ready = None;
@@ -442,10 +373,11 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
         }
     }
 
-    /// Stops the device until the guest resets it (virtio 1.2, 2.1.2). One line in the log per reset: a device that has
-    /// stopped does not come here again.
+    /// Stops the device until the guest resets it (virtio 1.2, 2.1.2).
     fn break_down(&mut self, reason: &dyn core::fmt::Display) {
-        log::warn!("{}: needs reset: {reason}", self.device.name());
+        if self.complaints.may_speak() {
+            log::warn!("{}: needs reset: {reason}", self.device.name());
+        }
         let was_running = self.status.is_running();
         self.status.insert(Status::DEVICE_NEEDS_RESET);
         self.counters.breakdowns += 1;
@@ -467,22 +399,4 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
     fn selected_mut(&mut self) -> Option<&mut QueueSlot<M::Pinned>> {
         self.queues.get_mut(self.queue_select as usize)
     }
-}
-
-/// 32 bits of 64: `which` is 0 for the low half, 1 for the high one; there are no others.
-fn half(bits: u64, which: u32) -> u32 {
-    let [b0, b1, b2, b3, b4, b5, b6, b7] = bits.to_le_bytes();
-    match which {
-        0 => u32::from_le_bytes([b0, b1, b2, b3]),
-        1 => u32::from_le_bytes([b4, b5, b6, b7]),
-        _ => 0,
-    }
-}
-
-fn set_low(address: &mut u64, value: u32) {
-    *address = *address & !u64::from(u32::MAX) | u64::from(value);
-}
-
-fn set_high(address: &mut u64, value: u32) {
-    *address = *address & u64::from(u32::MAX) | u64::from(value) << 32;
 }

@@ -2,18 +2,21 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | [`mmio`] | register file of the virtio-mmio transport, version 2 |
+//! | [`mmio`] | the virtio-mmio transport, version 2, over the offsets in `registers` |
 //! | [`status`] | the status machine |
 //! | [`queue`] | split virtqueue, device side |
 //! | [`chain`] | one descriptor chain to guest regions |
 //! | [`batch`] | all requests drained in one go |
 //! | [`blk`] | the block device model |
+//! | `complaints` | how often a guest can make us write a log line |
 
 pub mod batch;
 pub mod blk;
 pub mod chain;
+mod complaints;
 pub mod mmio;
 pub mod queue;
+mod registers;
 pub mod status;
 
 use crate::guest::GuestMemory;
