@@ -92,9 +92,10 @@ impl Guest {
         let _ = self.write(offset + 4, (address >> 32) as u32);
     }
 
-    /// The driver's way up to FEATURES_OK, in Linux's order of accesses.
+    /// The driver's way up to FEATURES_OK, in Linux's order of accesses, with rings of zeroes.
     pub fn negotiate(&mut self, features: Features) {
         let _ = self.write(STATUS, 0);
+        self.memory.poke(AVAILABLE, &[0; 0x2000]).unwrap();
         let _ = self.write(STATUS, 1);
         let _ = self.write(STATUS, 1 | 2);
         let _ = self.write(DRIVER_FEATURES_SEL, 1);
