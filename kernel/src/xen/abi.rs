@@ -287,8 +287,8 @@ pub struct VcpuInfo {
     pub pad: [u8; 7],
     /// One bit a word of `evtchn_pending`.
     pub pending_selector: AtomicU64,
-    /// Architecture and time, not used on Arm.
-    pub rest: [u64; 6],
+    /// Time, not used on Arm; the architecture's own part is empty there.
+    pub time: [u64; 4],
 }
 
 const _: () = {
@@ -301,6 +301,6 @@ const _: () = {
     assert!(size_of::<BindInterdomain>() == 12 && offset_of!(BindInterdomain, local_port) == 8);
     assert!(size_of::<HvmParameter>() == 16 && offset_of!(HvmParameter, value) == 8);
     assert!(size_of::<IoreqSlot>() == 32 && offset_of!(IoreqSlot, state) == 30);
-    assert!(size_of::<VcpuInfo>() == 64 && offset_of!(VcpuInfo, pending_selector) == 8);
-    assert!(offset_of!(SharedInfo, evtchn_pending) == 64 && offset_of!(SharedInfo, evtchn_mask) == 64 + 512);
+    assert!(size_of::<VcpuInfo>() == 48 && offset_of!(VcpuInfo, pending_selector) == 8);
+    assert!(offset_of!(SharedInfo, evtchn_pending) == 48 && offset_of!(SharedInfo, evtchn_mask) == 48 + 512);
 };
