@@ -39,4 +39,5 @@ pub struct ExceptionFrame {
     pub far: u64,
 }
 
-const _: () = assert!(size_of::<ExceptionFrame>() == 288 && core::mem::offset_of!(ExceptionFrame, esr) == 272);
+const _: () =
+    assert!(size_of::<ExceptionFrame>() == 288 && core::mem::offset_of!(ExceptionFrame, esr) == 272);

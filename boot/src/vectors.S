@@ -22,7 +22,7 @@ vectors:
     vector  1
     vector  2
     vector  3
-    vector  4       // current EL, SP_EL1: a fault inside the fault handler
+    vector  4       // current EL, SP_EL1: a fault inside the fault handler, and all aborts that Xen injects
     vector  5
     vector  6
     vector  7

@@ -15,7 +15,7 @@ use kernel::arch::gic::{Gic, Interrupt};
 use kernel::arch::mmu::{AddressSpace, Use};
 use kernel::arch::{cpu, mmu};
 use kernel::device_tree::Machine;
-use kernel::guest::control::Control;
+use kernel::guest::control::{Control, OwnMemory};
 use kernel::guest::table::GuestTable;
 use kernel::limits::{HEAP_MAX_BYTES, HEAP_SHARE, PAGE_BYTES, SINGLE_PAGES};
 use kernel::mm::address::Gfn;
@@ -107,7 +107,8 @@ fn bring_up(device_tree: usize) -> Result<Loop, Box<dyn core::error::Error>> {
     gic.enable(Interrupt(machine.event_interrupt))?;
 
     // Volumes.
-    let initrd = machine.initrd.as_ref().map(bytes_of).and_then(|range| RamStorage::existing(&frames, &range));
+    let initrd =
+        machine.initrd.as_ref().map(bytes_of).and_then(|range| RamStorage::existing(&frames, &range));
     let initrd = initrd.map(|storage| Box::new(storage) as Box<dyn Storage>);
     let ram = frames.clone();
     let allocate = move |bytes| Some(Box::new(RamStorage::zeroed(&ram, bytes)?) as Box<dyn Storage>);
@@ -119,7 +120,8 @@ fn bring_up(device_tree: usize) -> Result<Loop, Box<dyn core::error::Error>> {
     let ring = unsafe { Ring::at(pointer(store_page)?) };
     let store = Store::new(ring, move || kernel::xen::event::send(store_port));
     let guests = Rc::new(RefCell::new(GuestTable::new(singles, pager)));
-    let control = Control::new(store.clone(), guests.clone(), volumes, mm::heap::free_bytes);
+    let own_memory = OwnMemory { frames: frames.clone(), heap_free: mm::heap::free_bytes };
+    let control = Control::new(store.clone(), guests.clone(), volumes, own_memory);
     log::info!(
         "{} KiB of RAM free, {} KiB of heap, window of {} MiB at {:#x}",
         frames.borrow().free() * PAGE_BYTES >> 10,
@@ -190,14 +192,19 @@ fn gap_after_image(machine: &Machine<'_>, blob: &Range<usize>) -> Range<usize> {
 }
 
 /// Maps all that the kernel uses, and switches to that map.
-fn map_everything(machine: &Machine<'_>, region: &Range<usize>, magic_pages: [usize; 2]) -> Result<(), &'static str> {
+fn map_everything(
+    machine: &Machine<'_>,
+    region: &Range<usize>,
+    magic_pages: [usize; 2],
+) -> Result<(), &'static str> {
     use kernel::device_tree::InterruptController::{V2, V3};
     const GICD_BYTES: u64 = 0x1_0000;
     const GICC_BYTES: u64 = 0x2000;
     const GICR_BYTES: u64 = 0x2_0000;
-    let mut space = AddressSpace::new();
+    let mut space = AddressSpace::default();
     let image = boot::image::layout();
-    let mut map = |range: Range<usize>, purpose| space.map(&range, purpose).map_err(|_| "a range cannot be mapped");
+    let mut map =
+        |range: Range<usize>, purpose| space.map(&range, purpose).map_err(|_| "a range cannot be mapped");
     map(image.text.clone(), Use::Code)?;
     map(image.rodata, Use::Constants)?;
     map(image.data, Use::Memory)?;

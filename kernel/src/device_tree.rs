@@ -77,17 +77,18 @@ impl<'a> Machine<'a> {
         if memory.is_empty() {
             return Err(DeviceTreeError::Missing("memory"));
         }
-        let hypervisor = root.child("hypervisor").ok_or(DeviceTreeError::Missing("/hypervisor: not a Xen domain?"))?;
+        let hypervisor =
+            root.child("hypervisor").ok_or(DeviceTreeError::Missing("/hypervisor: not a Xen domain?"))?;
         let chosen = root.child("chosen");
         let command_line = chosen.and_then(|node| string(node, "bootargs")).unwrap_or_default();
-        let initrd = chosen.and_then(|node| {
-            Some(number(node, "linux,initrd-start")?..number(node, "linux,initrd-end")?)
-        });
+        let initrd = chosen
+            .and_then(|node| Some(number(node, "linux,initrd-start")?..number(node, "linux,initrd-end")?));
         Ok(Self {
             memory,
             extended_regions: reg(hypervisor).skip(1).collect(),
             interrupt_controller: interrupt_controller(root)?,
-            event_interrupt: interrupt(hypervisor, 0).ok_or(DeviceTreeError::Missing("the event interrupt"))?,
+            event_interrupt: interrupt(hypervisor, 0)
+                .ok_or(DeviceTreeError::Missing("the event interrupt"))?,
             initrd: initrd.filter(|range| !range.is_empty()),
             command_line,
         })
@@ -133,7 +134,8 @@ fn interrupt_controller(root: FdtNode<'_>) -> Result<InterruptController, Device
         .find(|node| node.property("interrupt-controller").is_some())
         .ok_or(DeviceTreeError::Missing("an interrupt controller"))?;
     let mut registers = reg(node);
-    let mut next = || registers.next().map(|range| range.start).ok_or(DeviceTreeError::Missing("the GIC's registers"));
+    let mut next =
+        || registers.next().map(|range| range.start).ok_or(DeviceTreeError::Missing("the GIC's registers"));
     let (distributor, second) = (next()?, next()?);
     if node.is_compatible("arm,gic-v3") {
         Ok(InterruptController::V3 { distributor, redistributor: second })

@@ -14,6 +14,8 @@
     not(test),
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
 )]
+// usize is 64 bits wherever the kernel runs, and a slot, port or vCPU number fits the type that Xen gives it.
+#![allow(clippy::cast_possible_truncation)]
 
 extern crate alloc;
 

@@ -37,7 +37,8 @@ impl Options {
     #[must_use]
     pub fn parse(command_line: &str) -> (Self, Vec<String>) {
         let mut options = Self::default();
-        let complaints = command_line.split_ascii_whitespace().filter_map(|word| options.apply(word).err()).collect();
+        let complaints =
+            command_line.split_ascii_whitespace().filter_map(|word| options.apply(word).err()).collect();
         (options, complaints)
     }
 
@@ -47,7 +48,9 @@ impl Options {
             "window" => {
                 let bytes = size(value)
                     .filter(|bytes| (REGION_ALIGNMENT as u64..=WINDOW_MAX_BYTES).contains(bytes))
-                    .ok_or_else(|| format!("option '{word}': expected a size from 2M to 4G, such as window=16M"))?;
+                    .ok_or_else(|| {
+                        format!("option '{word}': expected a size from 2M to 4G, such as window=16M")
+                    })?;
                 self.window_bytes = (bytes as usize).next_multiple_of(REGION_ALIGNMENT);
             }
             "log" => {

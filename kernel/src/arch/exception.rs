@@ -28,7 +28,9 @@ fn class(esr: u64) -> &'static str {
 extern "C" fn exception_entry(frame: &mut ExceptionFrame, vector: u64) {
     let layout = boot::image::layout();
     let what = VECTORS.get((vector & 3) as usize).copied().unwrap_or("exception");
-    let guard = |stack: &core::ops::Range<usize>| (stack.start.saturating_sub(0x1000) as u64..stack.start as u64).contains(&frame.far);
+    let guard = |stack: &core::ops::Range<usize>| {
+        (stack.start.saturating_sub(0x1000) as u64..stack.start as u64).contains(&frame.far)
+    };
     crate::logger::emergency(format_args!(
         "FATAL {what} (vector {vector}): {}, ESR {:#010x}, FAR {:#x}, ELR {:#x} (image + {:#x}), SPSR {:#x}, SP {:#x}",
         class(frame.esr),

@@ -56,8 +56,10 @@ impl Gic {
                 Ok(Self::V2(gic))
             }
             InterruptController::V3 { distributor, redistributor } => {
-                let gicd = NonNull::new(core::ptr::with_exposed_provenance_mut(distributor as usize)).ok_or(null)?;
-                let gicr = NonNull::new(core::ptr::with_exposed_provenance_mut(redistributor as usize)).ok_or(null)?;
+                let gicd =
+                    NonNull::new(core::ptr::with_exposed_provenance_mut(distributor as usize)).ok_or(null)?;
+                let gicr = NonNull::new(core::ptr::with_exposed_provenance_mut(redistributor as usize))
+                    .ok_or(null)?;
                 // SAFETY: the caller's contract.
                 let gic = unsafe { GicV3::new(UniqueMmioPointer::new(gicd), gicr, 1) };
                 let mut gic = gic.map_err(|_| GicError("no redistributor"))?;

@@ -45,13 +45,14 @@ pub struct AddressSpace {
     map: IdMap<El1And0>,
 }
 
-impl AddressSpace {
+impl Default for AddressSpace {
     /// Page tables with nothing in them. Takes memory from the heap.
-    #[must_use]
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self { map: IdMap::with_asid(ASID, ROOT_LEVEL, El1And0) }
     }
+}
 
+impl AddressSpace {
     /// Maps whole pages that were not mapped before.
     ///
     /// # Errors

@@ -26,6 +26,7 @@ use super::irq::GuestInterrupt;
 use super::table::GuestTable;
 use super::{DeviceId, GuestDevice};
 use crate::limits::HEAP_HEADROOM_BYTES;
+use crate::mm::frames::FrameAllocator;
 use crate::xen::DomainId;
 use crate::xen::hypercall::{Errno, HypercallError};
 use crate::xen::sched::ShutdownReason;
@@ -49,7 +50,15 @@ pub struct Control {
     store: Store,
     guests: Rc<RefCell<GuestTable>>,
     volumes: Registry,
-    heap_free: fn() -> usize,
+    own_memory: OwnMemory,
+}
+
+/// What the driver domain has left of its own memory.
+pub struct OwnMemory {
+    /// Frames that are free.
+    pub frames: Rc<RefCell<FrameAllocator>>,
+    /// Tells how many bytes of the heap are free.
+    pub heap_free: fn() -> usize,
 }
 
 /// A disk as xenstore names it.
@@ -88,15 +97,15 @@ struct Description {
 }
 
 impl Control {
-    /// The control plane of `guests`; `heap_free` tells the bytes left on the heap.
+    /// The control plane of `guests`, who may open `volumes`.
     #[must_use]
     pub fn new(
         store: Store,
         guests: Rc<RefCell<GuestTable>>,
         volumes: Registry,
-        heap_free: fn() -> usize,
+        own_memory: OwnMemory,
     ) -> Self {
-        Self { store, guests, volumes, heap_free }
+        Self { store, guests, volumes, own_memory }
     }
 
     /// Follows xenstore until this domain is to end. `complaints` about the command line are shown there too.
@@ -240,10 +249,14 @@ impl Control {
 
     fn attach(&self, disk: Disk, description: &Description) -> Result<(), String> {
         if description.grants {
-            return Err("grant_usage=1 is not supported yet: give grant_usage=0 in the disk's line".to_string());
+            return Err(
+                "grant_usage=1 is not supported yet: give grant_usage=0 in the disk's line".to_string()
+            );
         }
-        if (self.heap_free)() < HEAP_HEADROOM_BYTES {
-            return Err("the driver domain has no memory left for another disk: give it more by memory=".to_string());
+        if (self.own_memory.heap_free)() < HEAP_HEADROOM_BYTES {
+            return Err(
+                "the driver domain has no memory left for another disk: give it more by memory=".to_string()
+            );
         }
         let target = &description.target;
         let refusal = |reason: &dyn Display| format!("target '{target}': {reason}");
@@ -272,8 +285,16 @@ impl Control {
         guest.detach(disk.device);
         if guest.is_idle() {
             guests.remove(disk.guest);
-            let pager = guests.pager().borrow();
-            log::info!("{}: gone; {} pages mapped, {:?}", disk.guest, pager.mapped(), pager.counters());
+            log::info!(
+                "{}: gone; left: {} guests, {} slots mapped, {} pinned, {} other pages, {} frames and {} bytes of heap free",
+                disk.guest,
+                guests.len(),
+                guests.pager().borrow().mapped(),
+                guests.pager().borrow().pinned(),
+                guests.pages().borrow().mapped(),
+                self.own_memory.frames.borrow().free(),
+                (self.own_memory.heap_free)(),
+            );
         }
     }
 
@@ -309,7 +330,9 @@ fn explain(error: &HypercallError) -> String {
             "Xen's policy does not let this domain serve that guest: boot Xen with xsm=flask and the driver_domain \
              module, and give this domain seclabel='system_u:system_r:driver_domain_t'"
         }
-        Errno::ENOENT => "Xen has no memory left for this domain's page tables: give it more by shadow_memory=",
+        Errno::ENOENT => {
+            "Xen has no memory left for this domain's page tables: give it more by shadow_memory="
+        }
         Errno::ENOMEM => "Xen is out of memory, or this domain serves as many guests as it can",
         _ => return error.to_string(),
     };

@@ -172,7 +172,9 @@ impl Guest {
 /// The device at `address`, and the offset in its registers; none when the access does not lie in one device.
 fn find(devices: &mut [Attached], address: u64, width: u32) -> Option<(&mut Attached, u32, Width)> {
     let width = Width::from_bytes(width.into())?;
-    let attached = devices.iter_mut().find(|attached| (attached.base..attached.base + DEVICE_BYTES).contains(&address))?;
+    let attached = devices
+        .iter_mut()
+        .find(|attached| (attached.base..attached.base + DEVICE_BYTES).contains(&address))?;
     let offset = u32::try_from(address - attached.base).ok()?;
     Some((attached, offset, width))
 }

@@ -42,6 +42,24 @@ impl GuestTable {
         &self.pager
     }
 
+    /// Where their ioreq pages are mapped.
+    #[must_use]
+    pub fn pages(&self) -> &Rc<RefCell<SinglePages>> {
+        &self.pages
+    }
+
+    /// Number of guests.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.guests.iter().flatten().count()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// The guest that is `domain`, if we serve it.
     pub fn find(&mut self, domain: DomainId) -> Option<&mut Guest> {
         self.guests.iter_mut().flatten().find(|guest| guest.domain() == domain)
@@ -85,7 +103,8 @@ impl GuestTable {
 
     /// Stops serving `domain`: its devices, server, ports and pages are given back.
     pub fn remove(&mut self, domain: DomainId) {
-        let Some(guest) = self.position(domain).and_then(|index| self.guests.get_mut(index)).and_then(Option::take)
+        let Some(guest) =
+            self.position(domain).and_then(|index| self.guests.get_mut(index)).and_then(Option::take)
         else {
             return;
         };

@@ -118,7 +118,7 @@ impl Pager {
     pub fn pin(
         &mut self,
         domain: DomainId,
-        frames: impl Iterator<Item = GuestFrame> + Clone,
+        frames: &(impl Iterator<Item = GuestFrame> + Clone),
         slots: &mut PinnedSlots,
     ) -> Result<(), MemoryError> {
         let start = slots.len();
@@ -229,7 +229,8 @@ impl Pager {
         let mut result = Ok(());
         for (slot, errno) in failures {
             if result.is_ok() {
-                let address = self.slots.get(slot).and_then(|state| state.page).map_or(0, |page| page.frame().0);
+                let address =
+                    self.slots.get(slot).and_then(|state| state.page).map_or(0, |page| page.frame().0);
                 result = Err(self.failure(slot, errno, address.wrapping_mul(PAGE_BYTES as u64)));
             }
             self.unlist(slot);

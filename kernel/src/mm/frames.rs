@@ -64,7 +64,8 @@ impl FrameAllocator {
     #[must_use]
     pub fn take_at(owner: &Rc<RefCell<Self>>, range: &Range<usize>) -> Option<FrameRun> {
         let mut allocator = owner.borrow_mut();
-        let (first, end) = (Gfn::containing(range.start), Gfn::containing(range.end.next_multiple_of(PAGE_BYTES)));
+        let (first, end) =
+            (Gfn::containing(range.start), Gfn::containing(range.end.next_multiple_of(PAGE_BYTES)));
         let within = |bank: &Bank| first >= bank.first && end.0 <= bank.first.0 + bank.count as u64;
         let index = allocator.banks.iter().position(within)?;
         let bank = allocator.banks.get_mut(index)?;
@@ -103,7 +104,13 @@ impl Bank {
         None
     }
 
-    fn take(&mut self, owner: Rc<RefCell<FrameAllocator>>, bank: usize, start: usize, count: usize) -> FrameRun {
+    fn take(
+        &mut self,
+        owner: Rc<RefCell<FrameAllocator>>,
+        bank: usize,
+        start: usize,
+        count: usize,
+    ) -> FrameRun {
         self.mark(start..start + count, true);
         self.free -= count;
         FrameRun { owner, bank, start, count, address: self.first.address() + start * PAGE_BYTES }

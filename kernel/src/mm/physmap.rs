@@ -253,12 +253,18 @@ impl Window {
         }
         self.batch.errors.clear();
         self.batch.errors.resize(self.batch.guest_frames.len(), 0);
-        memory::map_foreign(domain, &self.batch.guest_frames, &self.batch.own_frames, &mut self.batch.errors)?;
+        memory::map_foreign(
+            domain,
+            &self.batch.guest_frames,
+            &self.batch.own_frames,
+            &mut self.batch.errors,
+        )?;
 
         let mut errors = self.batch.errors.iter();
         for (slot, page) in moves.iter().take(MAP_BATCH) {
             let Some(held) = self.slots.get_mut(*slot) else { continue };
-            let error = if *held == Some(*page) { 0 } else { errors.next().copied().unwrap_or(-Errno::EINVAL.0) };
+            let error =
+                if *held == Some(*page) { 0 } else { errors.next().copied().unwrap_or(-Errno::EINVAL.0) };
             if error == 0 {
                 self.mapped += usize::from(held.is_none());
                 *held = Some(*page);

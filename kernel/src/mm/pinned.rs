@@ -74,13 +74,17 @@ impl GuestMemory for ForeignMemory {
         if pages > PAGES_PER_PIN as u64 {
             return Err(MemoryError::Exhausted);
         }
-        let mut pinned =
-            ForeignPinned { pager: self.pager.clone(), slots: PinnedSlots::new(), pieces: SmallVec::new(), length };
+        let mut pinned = ForeignPinned {
+            pager: self.pager.clone(),
+            slots: PinnedSlots::new(),
+            pieces: SmallVec::new(),
+            length,
+        };
         let count = pages as usize;
         pinned.slots.try_reserve(count).map_err(|_| MemoryError::Exhausted)?;
         pinned.pieces.try_reserve(count).map_err(|_| MemoryError::Exhausted)?;
         let mut pager = self.pager.borrow_mut();
-        pager.pin(self.domain, all_frames(regions), &mut pinned.slots)?;
+        pager.pin(self.domain, &all_frames(regions), &mut pinned.slots)?;
         let mut slots = pinned.slots.iter();
         let mut start = 0;
         for region in regions {
@@ -113,7 +117,8 @@ impl ForeignPinned {
         mut visit: impl FnMut(usize, usize, usize),
     ) -> Result<(), MemoryError> {
         let length = u32::try_from(length).map_err(|_| MemoryError::OutOfRange)?;
-        let end = offset.checked_add(length).filter(|end| *end <= self.length).ok_or(MemoryError::OutOfRange)?;
+        let end =
+            offset.checked_add(length).filter(|end| *end <= self.length).ok_or(MemoryError::OutOfRange)?;
         let mut at = offset;
         let mut index = self.pieces.partition_point(|piece| piece.start <= offset).saturating_sub(1);
         while at < end {

@@ -50,7 +50,9 @@ impl Drop for BoundPort {
         let argument = self.0.0;
         let address = (&raw const argument).expose_provenance() as u64;
         // SAFETY: EVTCHNOP_close reads one u32 (evtchn_close, event_channel.h).
-        let _ = unsafe { call(number::EVENT_CHANNEL_OP, [event::CLOSE, address, 0, 0, 0], "close event channel") };
+        let _ = unsafe {
+            call(number::EVENT_CHANNEL_OP, [event::CLOSE, address, 0, 0, 0], "close event channel")
+        };
     }
 }
 

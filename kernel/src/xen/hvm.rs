@@ -11,6 +11,12 @@ pub fn parameter(index: u32) -> Result<u64, HypercallError> {
     let mut parameter = HvmParameter { domid: DOMID_SELF, index, ..HvmParameter::default() };
     let argument = &raw mut parameter;
     // SAFETY: HVMOP_get_param reads and writes one xen_hvm_param (hvm/hvm_op.h).
-    unsafe { call(number::HVM_OP, [hvm::GET_PARAM, argument.expose_provenance() as u64, 0, 0, 0], "read HVM parameter")? };
+    unsafe {
+        call(
+            number::HVM_OP,
+            [hvm::GET_PARAM, argument.expose_provenance() as u64, 0, 0, 0],
+            "read HVM parameter",
+        )?
+    };
     Ok(parameter.value)
 }

@@ -72,7 +72,11 @@ impl fmt::Display for Errno {
 /// # Safety
 /// Every pointer among the arguments must point to memory of the kind and length that the hypercall reads or
 /// writes, in RAM of our own (Xen refuses foreign and granted pages), valid until the call returns.
-pub unsafe fn call(number: u64, arguments: Arguments, operation: &'static str) -> Result<u64, HypercallError> {
+pub unsafe fn call(
+    number: u64,
+    arguments: Arguments,
+    operation: &'static str,
+) -> Result<u64, HypercallError> {
     // SAFETY: the caller vouches for the pointers.
     let result = unsafe { raw(number, arguments) };
     if let Ok(value) = u64::try_from(result) {

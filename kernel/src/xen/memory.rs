@@ -2,7 +2,8 @@
 
 use super::DomainId;
 use super::abi::{
-    AcquireResource, AddToPhysmap, AddToPhysmapBatch, DOMID_SELF, MulticallEntry, RemoveFromPhysmap, memory, number,
+    AcquireResource, AddToPhysmap, AddToPhysmapBatch, DOMID_SELF, MulticallEntry, RemoveFromPhysmap, memory,
+    number,
 };
 use super::dm::ServerId;
 use super::hypercall::{HypercallError, call};
@@ -12,11 +13,16 @@ use super::hypercall::{HypercallError, call};
 /// # Errors
 /// Xen's answer.
 pub fn map_shared_info(gfn: u64) -> Result<(), HypercallError> {
-    let request =
-        AddToPhysmap { domid: DOMID_SELF, space: memory::SPACE_SHARED_INFO, gpfn: gfn, ..AddToPhysmap::default() };
+    let request = AddToPhysmap {
+        domid: DOMID_SELF,
+        space: memory::SPACE_SHARED_INFO,
+        gpfn: gfn,
+        ..AddToPhysmap::default()
+    };
     let address = (&raw const request).expose_provenance() as u64;
     // SAFETY: XENMEM_add_to_physmap reads one xen_add_to_physmap (memory.h).
-    unsafe { call(number::MEMORY_OP, [memory::ADD_TO_PHYSMAP, address, 0, 0, 0], "map shared info") }.map(drop)
+    unsafe { call(number::MEMORY_OP, [memory::ADD_TO_PHYSMAP, address, 0, 0, 0], "map shared info") }
+        .map(drop)
 }
 
 /// Maps frame `guest_frames[i]` of `domain` at frame `own_frames[i]` of ours; `errors[i]` says how that went, 0 for
@@ -38,7 +44,10 @@ pub fn map_foreign(
         foreign_domid: domain.0,
         idxs: expose(guest_frames),
         gpfns: expose(own_frames),
-        errs: { errors.as_mut_ptr().expose_provenance(); errors.as_mut_ptr() },
+        errs: {
+            errors.as_mut_ptr().expose_provenance();
+            errors.as_mut_ptr()
+        },
     };
     let address = (&raw const request).expose_provenance() as u64;
     // SAFETY: XENMEM_add_to_physmap_batch reads one xen_add_to_physmap_batch and `size` elements of idxs and
@@ -60,7 +69,8 @@ pub fn remove(gfn: u64) -> Result<(), HypercallError> {
     let request = RemoveFromPhysmap { domid: DOMID_SELF, gpfn: gfn };
     let address = (&raw const request).expose_provenance() as u64;
     // SAFETY: XENMEM_remove_from_physmap reads one xen_remove_from_physmap (memory.h).
-    unsafe { call(number::MEMORY_OP, [memory::REMOVE_FROM_PHYSMAP, address, 0, 0, 0], "unmap a page") }.map(drop)
+    unsafe { call(number::MEMORY_OP, [memory::REMOVE_FROM_PHYSMAP, address, 0, 0, 0], "unmap a page") }
+        .map(drop)
 }
 
 /// Pages that [`remove_many`] takes at once.
@@ -108,9 +118,13 @@ pub fn map_ioreq_page(domain: DomainId, server: ServerId, gfn: u64) -> Result<()
         frames: 1,
         pad: 0,
         frame: memory::RESOURCE_IOREQ_FRAME,
-        frame_list: { (&raw const gfn).expose_provenance(); &raw const gfn },
+        frame_list: {
+            (&raw const gfn).expose_provenance();
+            &raw const gfn
+        },
     };
     let address = (&raw const request).expose_provenance() as u64;
     // SAFETY: XENMEM_acquire_resource reads one xen_mem_acquire_resource and `frames` frame numbers (memory.h).
-    unsafe { call(number::MEMORY_OP, [memory::ACQUIRE_RESOURCE, address, 0, 0, 0], "map the ioreq page") }.map(drop)
+    unsafe { call(number::MEMORY_OP, [memory::ACQUIRE_RESOURCE, address, 0, 0, 0], "map the ioreq page") }
+        .map(drop)
 }

@@ -30,6 +30,12 @@ pub fn shutdown(reason: ShutdownReason) -> ! {
     let argument = &raw const reason;
     loop {
         // SAFETY: SCHEDOP_shutdown reads one u32 (sched_shutdown, sched.h).
-        let _ = unsafe { call(number::SCHED_OP, [sched::SHUTDOWN, argument.expose_provenance() as u64, 0, 0, 0], "shutdown") };
+        let _ = unsafe {
+            call(
+                number::SCHED_OP,
+                [sched::SHUTDOWN, argument.expose_provenance() as u64, 0, 0, 0],
+                "shutdown",
+            )
+        };
     }
 }
