@@ -18,6 +18,8 @@
 #![allow(clippy::cast_possible_truncation)]
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 #[cfg(target_os = "none")]
 pub mod abi;
@@ -32,3 +34,7 @@ pub mod options;
 #[cfg(target_os = "none")]
 pub mod run;
 pub mod xen;
+
+#[cfg(test)]
+#[path = "../../drivers/tests/common/clock.rs"]
+mod test_clock;

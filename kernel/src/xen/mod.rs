@@ -12,6 +12,8 @@ pub mod abi;
 pub mod console_ring;
 pub mod dm;
 pub mod event;
+#[cfg(test)]
+pub(crate) mod fake;
 pub mod hvm;
 pub mod hypercall;
 pub mod ioreq;

@@ -1,0 +1,365 @@
+//! A small Xen for hosted tests, behind [`super::hypercall`]: rules and error numbers are those of Xen 4.20 on Arm.
+//!
+//! | file | part |
+//! |---|---|
+//! | `machine` | frames of memory, and our physmap as real addresses of this process |
+//! | `physmap` | what our frame numbers hold; leaks are recorded |
+//! | `domains` | other domains, and zombies |
+//! | `ioreq` | device model operations, and vCPUs that wait |
+//! | `events` | event channels |
+//!
+//! One per test: it answers the hypercalls of the thread that made it, until the next one is made.
+
+mod domains;
+mod events;
+mod ioreq;
+mod machine;
+mod physmap;
+mod tests;
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use core::cell::RefCell;
+use core::ops::Range;
+use core::ptr;
+
+pub use self::ioreq::{Outcome, Slot};
+use super::DomainId;
+use super::abi::{self, DOMID_SELF, MulticallEntry, number};
+use super::event::Port;
+use super::hypercall::{self, Arguments, Errno};
+use crate::limits::{PAGE_BYTES, SINGLE_PAGES};
+use crate::mm::address::Gfn;
+use crate::mm::foreign::Pager;
+use crate::mm::physmap::{SinglePages, Window};
+use domains::Domain;
+use machine::{Frame, Machine};
+use physmap::Entry;
+
+/// Kinds of hypercalls, as tests count and refuse them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Call {
+    MapSharedInfo,
+    MapForeign,
+    MapResource,
+    Unmap,
+    Multicall,
+    CountVcpus,
+    CreateServer,
+    SetServerState,
+    DestroyServer,
+    ClaimRange,
+    ReleaseRange,
+    RaiseInterrupt,
+    BindPort,
+    Send,
+    ClosePort,
+}
+
+/// Something that only the end of a domain brings back, or not even that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leak {
+    /// A page of our RAM was replaced or unmapped: it is ours still, and out of reach.
+    RamLost { gfn: u64 },
+    /// A foreign page was mapped over itself: its owner can never go away.
+    MappedOverItself { gfn: u64, domain: u16 },
+}
+
+struct Xen {
+    machine: Machine,
+    physmap: BTreeMap<u64, Entry>,
+    shared_info: Frame,
+    /// Second-stage tables that exist, by what they cover, and how many there can be.
+    tables: BTreeSet<u64>,
+    pool: usize,
+    domains: BTreeMap<u16, Domain>,
+    /// Our event ports, with the domain and port at the other end.
+    ports: BTreeMap<u32, Option<(u16, u32)>>,
+    pending: BTreeSet<u32>,
+    /// Ports of other domains that got an event of ours.
+    notified: BTreeSet<(u16, u32)>,
+    /// The server that a vCPU waits for.
+    waits: BTreeMap<(u16, usize), u16>,
+    calls: BTreeMap<Call, usize>,
+    /// Calls to be refused: the kind, how many of it pass before, the error.
+    refusals: Vec<(Call, usize, Errno)>,
+    leaks: Vec<Leak>,
+}
+
+impl Xen {
+    /// # Safety
+    /// As for the hypercalls: pointers among the arguments are good.
+    unsafe fn call(&mut self, number: u64, arguments: Arguments) -> i64 {
+        let [a0, a1, a2, ..] = arguments;
+        // SAFETY: the caller's contract.
+        negative(unsafe {
+            match number {
+                number::MEMORY_OP => {
+                    let kind = match a0 {
+                        abi::memory::ADD_TO_PHYSMAP => Call::MapSharedInfo,
+                        abi::memory::ADD_TO_PHYSMAP_BATCH => Call::MapForeign,
+                        abi::memory::ACQUIRE_RESOURCE => Call::MapResource,
+                        _ => Call::Unmap,
+                    };
+                    self.record(kind).and_then(|()| self.memory_op(a0, a1))
+                }
+                number::MULTICALL => self.record(Call::Multicall).map(|()| self.multicall(a0, a1)),
+                number::EVENT_CHANNEL_OP => self.event_channel_op(a0, a1),
+                number::DM_OP => self.dm_op(a0, a1, a2),
+                _ => Err(Errno::ENOSYS),
+            }
+        })
+    }
+
+    /// # Safety
+    /// `entries` is the address of `count` entries whose own pointers are good.
+    unsafe fn multicall(&mut self, entries: u64, count: u64) {
+        let entries = ptr::with_exposed_provenance_mut(usize::try_from(entries).unwrap());
+        // SAFETY: the caller's contract.
+        let entries: &mut [MulticallEntry] =
+            unsafe { core::slice::from_raw_parts_mut(entries, usize::try_from(count).unwrap()) };
+        for entry in entries {
+            let [a0, a1, a2, a3, a4, _] = entry.args;
+            // SAFETY: the caller's contract.
+            entry.result = unsafe { self.call(entry.op, [a0, a1, a2, a3, a4]) };
+        }
+    }
+
+    /// Counts a call, and refuses it when the test wants so.
+    fn record(&mut self, kind: Call) -> Result<(), Errno> {
+        *self.calls.entry(kind).or_default() += 1;
+        let Some(index) = self.refusals.iter().position(|(refused, ..)| *refused == kind) else {
+            return Ok(());
+        };
+        if self.refusals[index].1 > 0 {
+            self.refusals[index].1 -= 1;
+            return Ok(());
+        }
+        Err(self.refusals.remove(index).2)
+    }
+
+    /// A domain that we may have to do with.
+    fn permitted(&mut self, id: u16) -> Result<&mut Domain, Errno> {
+        assert_ne!(id, DOMID_SELF, "the operation takes another domain's number");
+        let domain = self.domains.get_mut(&id).ok_or(Errno::ESRCH)?;
+        if domain.denied { Err(Errno::EACCES) } else { Ok(domain) }
+    }
+}
+
+fn negative(result: Result<(), Errno>) -> i64 {
+    result.map_or_else(|error| -i64::from(error.0), |()| 0)
+}
+
+/// A handle to the Xen of this thread.
+#[derive(Clone)]
+pub struct FakeXen(Rc<RefCell<Xen>>);
+
+/// Bytes of our physmap that are holes: frame numbers for single pages, then room for windows.
+const SPACE_BYTES: usize = 32 << 20;
+
+impl FakeXen {
+    /// Makes one and installs it.
+    pub fn new() -> Self {
+        let mut machine = Machine::new(SPACE_BYTES);
+        let shared_info = machine.allocate();
+        let xen = Rc::new(RefCell::new(Xen {
+            machine,
+            physmap: BTreeMap::new(),
+            shared_info,
+            tables: BTreeSet::new(),
+            pool: usize::MAX,
+            domains: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            pending: BTreeSet::new(),
+            notified: BTreeSet::new(),
+            waits: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            refusals: Vec::new(),
+            leaks: Vec::new(),
+        }));
+        let answering = xen.clone();
+        // SAFETY: only `hypercall::call` calls, whose contract is that of the hypercalls.
+        hypercall::fake::install(move |number, arguments| unsafe {
+            answering.borrow_mut().call(number, arguments)
+        });
+        Self(xen)
+    }
+
+    /// Our frame numbers for single pages.
+    pub fn single_pages(&self) -> Rc<RefCell<SinglePages>> {
+        let first = Gfn::containing(self.0.borrow().machine.space().start);
+        Rc::new(RefCell::new(SinglePages::new(first)))
+    }
+
+    /// A window of so many pages, 2 MiB aligned.
+    pub fn window(&self, pages: usize) -> Window {
+        let start = self.0.borrow().machine.space().start + SINGLE_PAGES * PAGE_BYTES;
+        Window::new(&(start..start + pages * PAGE_BYTES))
+    }
+
+    /// A pager over such a window.
+    pub fn pager(&self, pages: usize) -> Rc<RefCell<Pager>> {
+        Rc::new(RefCell::new(Pager::new(self.window(pages))))
+    }
+
+    /// From now on so many tables can be made, each for 2 MiB of frame numbers.
+    pub fn set_pool(&self, tables: usize) {
+        let mut xen = self.0.borrow_mut();
+        xen.pool = xen.tables.len() + tables;
+    }
+
+    /// Makes a domain without RAM.
+    pub fn add_domain(&self, id: DomainId, vcpus: u32) {
+        let fresh = self.0.borrow_mut().domains.insert(id.0, Domain::new(vcpus)).is_none();
+        assert!(fresh, "{id} is there already");
+    }
+
+    /// Gives a domain RAM at frame numbers of its own.
+    pub fn populate(&self, id: DomainId, frames: Range<u64>) {
+        let mut xen = self.0.borrow_mut();
+        frames.for_each(|frame| xen.populate(id.0, frame));
+    }
+
+    /// The domain gives pages back; tell the servers by [`Self::invalidate`].
+    pub fn balloon_out(&self, id: DomainId, frames: Range<u64>) {
+        let mut xen = self.0.borrow_mut();
+        xen.domain(id.0).ram.retain(|frame, _| !frames.contains(frame));
+    }
+
+    /// Destroys a domain; it stays as a zombie while pages of it are held.
+    pub fn destroy(&self, id: DomainId) {
+        self.0.borrow_mut().destroy(id.0);
+    }
+
+    /// Whether there is such a domain, dying or not.
+    pub fn exists(&self, id: DomainId) -> bool {
+        self.0.borrow().domains.contains_key(&id.0)
+    }
+
+    /// From now on the policy refuses us whatever concerns the domain.
+    pub fn deny(&self, id: DomainId) {
+        self.0.borrow_mut().domain(id.0).denied = true;
+    }
+
+    /// Refuses one call of a kind, after `passing` of them.
+    pub fn refuse(&self, kind: Call, passing: usize, error: Errno) {
+        self.0.borrow_mut().refusals.push((kind, passing, error));
+    }
+
+    /// Calls of a kind so far.
+    pub fn calls(&self, kind: Call) -> usize {
+        self.0.borrow().calls.get(&kind).copied().unwrap_or(0)
+    }
+
+    /// What is lost for good.
+    pub fn leaks(&self) -> Vec<Leak> {
+        self.0.borrow().leaks.clone()
+    }
+
+    /// Makes frame `gfn` of ours RAM.
+    pub fn place_ram(&self, gfn: u64) {
+        self.0.borrow_mut().physmap.insert(gfn, Entry::Ram);
+    }
+
+    /// The page of another domain that is mapped at an address of ours.
+    pub fn foreign_page(&self, address: usize) -> Option<(DomainId, u64)> {
+        match self.0.borrow().physmap.get(&Gfn::containing(address).0) {
+            Some(Entry::Foreign { domain, guest_frame: Some(frame), .. }) => {
+                Some((DomainId(*domain), *frame))
+            }
+            _ => None,
+        }
+    }
+
+    /// Frame numbers of ours that are not holes.
+    pub fn mapped(&self) -> usize {
+        self.0.borrow().physmap.len()
+    }
+
+    /// Pages of a domain that we hold.
+    pub fn references(&self, id: DomainId) -> usize {
+        self.0.borrow().domains.get(&id.0).map_or(0, |domain| domain.references)
+    }
+
+    /// Writes guest memory as the guest.
+    pub fn write_guest(&self, id: DomainId, address: u64, data: &[u8]) {
+        self.0.borrow_mut().for_each_piece(id.0, address, data.len(), |xen, frame, offset, at, bytes| {
+            xen.machine.write(frame, offset, &data[at..at + bytes]);
+        });
+    }
+
+    /// Reads guest memory as the guest.
+    pub fn read_guest<const BYTES: usize>(&self, id: DomainId, address: u64) -> [u8; BYTES] {
+        let mut out = [0; BYTES];
+        self.0.borrow_mut().for_each_piece(id.0, address, BYTES, |xen, frame, offset, at, bytes| {
+            xen.machine.read(frame, offset, &mut out[at..at + bytes]);
+        });
+        out
+    }
+
+    /// Ioreq servers of a domain.
+    pub fn servers(&self, id: DomainId) -> usize {
+        self.0.borrow().domains.get(&id.0).map_or(0, |domain| domain.servers.len())
+    }
+
+    /// Addresses claimed in a domain, first and last.
+    pub fn claimed(&self, id: DomainId) -> Vec<(u64, u64)> {
+        let mut xen = self.0.borrow_mut();
+        let mut ranges: Vec<_> =
+            xen.domain(id.0).servers.values().flat_map(|server| &server.ranges).copied().collect();
+        ranges.sort_unstable();
+        ranges
+    }
+
+    /// Edges that an interrupt of a domain has seen.
+    pub fn edges(&self, id: DomainId, interrupt: u32) -> usize {
+        self.0.borrow_mut().domain(id.0).edges.get(&interrupt).copied().unwrap_or(0)
+    }
+
+    /// Event ports of ours that are open.
+    pub fn open_ports(&self) -> usize {
+        self.0.borrow().ports.len()
+    }
+
+    /// An event for us out of nowhere.
+    pub fn raise(&self, port: Port) {
+        self.0.borrow_mut().raise(port.0);
+    }
+
+    /// Takes the ports that have an event for us, lowest first.
+    pub fn take_events(&self) -> Vec<Port> {
+        core::mem::take(&mut self.0.borrow_mut().pending).into_iter().map(Port).collect()
+    }
+
+    /// A vCPU loads `width` bytes; whether a server takes it, else the guest gets a data abort.
+    pub fn load(&self, id: DomainId, vcpu: usize, address: u64, width: u32) -> bool {
+        let state = abi::ioreq::DIRECTION_READ;
+        self.0.borrow_mut().access(id.0, vcpu, Slot { address, size: width, state, ..Slot::default() })
+    }
+
+    /// A vCPU stores `width` bytes; likewise.
+    pub fn store(&self, id: DomainId, vcpu: usize, address: u64, width: u32, data: u64) -> bool {
+        self.0.borrow_mut().access(id.0, vcpu, Slot { address, size: width, data, ..Slot::default() })
+    }
+
+    /// The guest gave pages back: its vCPU waits for every server.
+    pub fn invalidate(&self, id: DomainId, vcpu: usize) {
+        self.0.borrow_mut().invalidate(id.0, vcpu);
+    }
+
+    /// Puts any request into a vCPU's slot.
+    pub fn request(&self, id: DomainId, server: u16, vcpu: usize, request: Slot) {
+        self.0.borrow_mut().request(id.0, server, vcpu, request);
+    }
+
+    /// What a vCPU's slot holds.
+    pub fn slot(&self, id: DomainId, server: u16, vcpu: usize) -> Slot {
+        self.0.borrow_mut().slot(id.0, server, vcpu)
+    }
+
+    /// How the last access of a vCPU stands.
+    pub fn outcome(&self, id: DomainId, vcpu: usize) -> Outcome {
+        self.0.borrow_mut().outcome(id.0, vcpu)
+    }
+}

@@ -1,0 +1,70 @@
+//! Our event channels. Closing tells nobody; sending to a peer that vanished succeeds.
+
+use core::ptr;
+use core::sync::atomic::Ordering;
+
+use super::{Call, Xen};
+use crate::xen::abi::{BindInterdomain, SharedInfo, event};
+use crate::xen::hypercall::Errno;
+
+const PORTS_MAX: usize = 1023;
+
+impl Xen {
+    /// # Safety
+    /// As for the hypercall: `argument` is the address of the operation's structure.
+    pub unsafe fn event_channel_op(&mut self, command: u64, argument: u64) -> Result<(), Errno> {
+        let address = usize::try_from(argument).unwrap();
+        // SAFETY: the caller's contract.
+        unsafe {
+            match command {
+                event::BIND_INTERDOMAIN => self.bind(&mut *ptr::with_exposed_provenance_mut(address)),
+                event::SEND => self.send(*ptr::with_exposed_provenance(address)),
+                event::CLOSE => self.close(*ptr::with_exposed_provenance(address)),
+                other => panic!("event_channel_op {other}"),
+            }
+        }
+    }
+
+    fn bind(&mut self, bind: &mut BindInterdomain) -> Result<(), Errno> {
+        self.record(Call::BindPort)?;
+        let local = (1..=PORTS_MAX).map(|port| u32::try_from(port).unwrap());
+        let local = local.into_iter().find(|port| !self.ports.contains_key(port)).ok_or(Errno(28))?;
+        let remote = self.permitted(bind.remote_domain)?.ports.get_mut(&bind.remote_port);
+        match remote {
+            Some(peer @ None) => *peer = Some(local),
+            _ => return Err(Errno::EINVAL),
+        }
+        self.ports.insert(local, Some((bind.remote_domain, bind.remote_port)));
+        bind.local_port = local;
+        self.raise(local);
+        Ok(())
+    }
+
+    fn send(&mut self, port: u32) -> Result<(), Errno> {
+        self.record(Call::Send)?;
+        self.notified.extend(*self.ports.get(&port).ok_or(Errno::EINVAL)?);
+        Ok(())
+    }
+
+    fn close(&mut self, port: u32) -> Result<(), Errno> {
+        self.record(Call::ClosePort)?;
+        let peer = self.ports.remove(&port).ok_or(Errno::EINVAL)?;
+        if let Some((domain, remote)) = peer {
+            self.domain(domain).ports.insert(remote, None);
+        }
+        Ok(())
+    }
+
+    /// An event for us on `port`.
+    pub fn raise(&mut self, port: u32) {
+        self.pending.insert(port);
+        // SAFETY: the frame lives as long as the machine; all fields that change are atomic.
+        let shared: &SharedInfo = unsafe { &*self.machine.address(self.shared_info).cast() };
+        let word = port as usize / 64;
+        shared.evtchn_pending[word].fetch_or(1 << (port % 64), Ordering::Relaxed);
+        if shared.evtchn_mask[word].load(Ordering::Relaxed) >> (port % 64) & 1 == 0 {
+            shared.vcpu_info.pending_selector.fetch_or(1 << word, Ordering::Relaxed);
+            shared.vcpu_info.upcall_pending.store(1, Ordering::Release);
+        }
+    }
+}
