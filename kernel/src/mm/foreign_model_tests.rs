@@ -1,0 +1,201 @@
+//! The pager under random use, beside a model that knows only sets of pages.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Pin {
+        domain: DomainId,
+        pages: Vec<u64>,
+    },
+    Unpin {
+        which: prop::sample::Index,
+    },
+    Prefetch {
+        domain: DomainId,
+        pages: Vec<u64>,
+    },
+    /// The guest gives a page back, and we hear of it.
+    BalloonOut {
+        domain: DomainId,
+        page: u64,
+    },
+    Populate {
+        domain: DomainId,
+        page: u64,
+    },
+    Forget {
+        domain: DomainId,
+    },
+}
+
+/// Steps over the first `pages` pages of two guests; at most `most` pages a pin.
+fn step(pages: u64, most: usize) -> impl Strategy<Value = Step> {
+    let domain = || prop_oneof![Just(A), Just(B)];
+    prop_oneof![
+        6 => (domain(), vec(0..pages, 0..=most)).prop_map(|(domain, pages)| Step::Pin { domain, pages }),
+        4 => any::<prop::sample::Index>().prop_map(|which| Step::Unpin { which }),
+        2 => (domain(), vec(0..pages, 0..=most)).prop_map(|(domain, pages)| Step::Prefetch { domain, pages }),
+        1 => (domain(), 0..pages).prop_map(|(domain, page)| Step::BalloonOut { domain, page }),
+        1 => (domain(), 0..pages).prop_map(|(domain, page)| Step::Populate { domain, page }),
+        1 => domain().prop_map(|domain| Step::Forget { domain }),
+    ]
+}
+
+struct Pin {
+    domain: DomainId,
+    pages: Vec<u64>,
+    slots: PinnedSlots,
+}
+
+struct Model {
+    bed: Bed,
+    /// Slots there can be: the window's, or fewer when there is no memory for its tables.
+    capacity: usize,
+    pins: Vec<Pin>,
+    holes: BTreeSet<(DomainId, u64)>,
+}
+
+impl Model {
+    fn new(window: usize, capacity: usize) -> Self {
+        Self { bed: Bed::new(window), capacity, pins: Vec::new(), holes: BTreeSet::new() }
+    }
+
+    /// The slot of each pinned page.
+    fn pinned(&self) -> BTreeMap<(DomainId, u64), u32> {
+        let of_pin = |pin: &Pin| {
+            let domain = pin.domain;
+            let pairs = pin.pages.clone().into_iter().zip(pin.slots.clone());
+            pairs.map(move |(page, slot)| ((domain, page), slot))
+        };
+        self.pins.iter().flat_map(of_pin).collect()
+    }
+
+    fn try_pin(&self, domain: DomainId, pages: &[u64]) -> Result<PinnedSlots, MemoryError> {
+        let frames = pages.iter().map(|page| GuestFrame(RAM + page));
+        let mut slots = PinnedSlots::new();
+        self.bed.pager.borrow_mut().pin(domain, &frames, &mut slots).map(|()| slots)
+    }
+
+    /// What a pin must say.
+    fn expected(&self, domain: DomainId, pages: &[u64]) -> Result<(), MemoryError> {
+        let mut all: BTreeSet<_> = self.pinned().into_keys().collect();
+        all.extend(pages.iter().map(|page| (domain, *page)));
+        if all.len() > self.capacity {
+            return Err(MemoryError::Exhausted);
+        }
+        let hole = pages.iter().find(|page| self.holes.contains(&(domain, **page)));
+        hole.map_or(Ok(()), |page| Err(MemoryError::NotMapped((RAM + page) * 4096)))
+    }
+
+    fn pin(&mut self, domain: DomainId, pages: Vec<u64>) {
+        let expected = self.expected(domain, &pages);
+        let (calls, before) = (self.bed.map_calls(), self.bed.pager.borrow().counters());
+        let slots = self.try_pin(domain, &pages);
+        assert_eq!(slots.as_ref().map(drop), expected.as_ref().map(drop));
+        let Ok(slots) = slots else { return };
+        let misses = self.bed.pager.borrow().counters().misses - before.misses;
+        let (batches, shrunk) = ((misses as usize).div_ceil(MAP_BATCH), self.capacity < 1024);
+        assert!(self.bed.map_calls() - calls == batches || shrunk, "{misses} misses");
+
+        // Found again, without a hypercall, where they are.
+        let calls = self.bed.map_calls();
+        let again = self.try_pin(domain, &pages).unwrap();
+        assert_eq!((&again, self.bed.map_calls()), (&slots, calls));
+        self.bed.unpin(again);
+        self.pins.push(Pin { domain, pages, slots });
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Pin { domain, pages } => self.pin(domain, pages),
+            Step::Unpin { which } if !self.pins.is_empty() => {
+                let pin = self.pins.swap_remove(which.index(self.pins.len()));
+                self.bed.unpin(pin.slots);
+            }
+            Step::Unpin { .. } => {}
+            Step::Prefetch { domain, pages } => {
+                let frames = pages.iter().map(|page| GuestFrame(RAM + page));
+                self.bed.pager.borrow_mut().prefetch(domain, frames);
+            }
+            Step::BalloonOut { domain, page } => {
+                // No guest in its senses gives away what it asked us to write to.
+                if !self.pinned().contains_key(&(domain, page)) {
+                    self.bed.xen.balloon_out(domain, RAM + page..RAM + page + 1);
+                    self.holes.insert((domain, page));
+                    self.bed.pager.borrow_mut().forget(domain);
+                }
+            }
+            Step::Populate { domain, page } => {
+                if self.holes.remove(&(domain, page)) {
+                    self.bed.xen.populate(domain, RAM + page..RAM + page + 1);
+                }
+            }
+            Step::Forget { domain } => {
+                let pinned = self.pinned().into_keys().filter(|(of, _)| *of == domain).count();
+                assert_eq!(self.bed.pager.borrow_mut().forget(domain), pinned);
+                assert_eq!(self.bed.xen.references(domain), pinned);
+            }
+        }
+    }
+
+    fn check(&self) {
+        let pinned = self.pinned();
+        for (page, slot) in &pinned {
+            assert_eq!(self.bed.held(&[*slot]), [Some(*page)], "a pinned slot changed its page");
+        }
+        let slots: BTreeSet<_> = pinned.values().collect();
+        let pager = self.bed.pager.borrow();
+        assert_eq!((pager.pinned(), slots.len()), (pinned.len(), pinned.len()));
+        assert_eq!(pager.mapped(), self.bed.xen.mapped());
+        assert!(pager.mapped() <= self.capacity);
+        assert_eq!(self.bed.xen.leaks(), []);
+    }
+
+    fn run(mut self, steps: Vec<Step>) {
+        for step in steps {
+            self.take(step);
+            self.check();
+        }
+        core::mem::take(&mut self.pins).into_iter().for_each(|pin| self.bed.unpin(pin.slots));
+        for domain in [A, B] {
+            assert_eq!(self.bed.pager.borrow_mut().forget(domain), 0);
+            self.bed.xen.destroy(domain);
+            assert!(!self.bed.xen.exists(domain), "{domain} is a zombie");
+        }
+        assert_eq!((self.bed.pager.borrow().mapped(), self.bed.xen.mapped()), (0, 0));
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_small_window_under_pressure_keeps_every_promise(
+        window in 1usize..12,
+        steps in vec(step(16, 6), 0..80),
+    ) {
+        Model::new(window, window).run(steps);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn a_roomy_window_maps_each_pin_at_once(steps in vec(step(RAM_PAGES, 600), 0..16)) {
+        Model::new(1536, 1536).run(steps);
+    }
+
+    #[test]
+    fn a_window_that_xen_cannot_back_shrinks_and_keeps_every_promise(
+        steps in vec(step(RAM_PAGES, 400), 0..16),
+    ) {
+        let model = Model::new(1536, 512);
+        model.bed.xen.set_pool(1);
+        model.run(steps);
+    }
+}
