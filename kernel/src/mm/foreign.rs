@@ -246,6 +246,7 @@ impl Pager {
                 let usable = slot / SLOTS_PER_TABLE * SLOTS_PER_TABLE;
                 if usable < self.usable {
                     self.usable = usable;
+                    self.hand = 0;
                     log::warn!(
                         "pager: Xen has no memory left for our page tables (p2m pool): window reduced to {} pages; \
                          shadow_memory= in the domain's configuration gives more",
