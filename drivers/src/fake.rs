@@ -17,7 +17,7 @@ const PAGE: usize = 4096;
 struct Inner {
     base: u64,
     /// One page more than the guest has, so that its memory can start at a page's start in the host.
-    bytes: Box<[AtomicU8]>,
+    pages: Box<[[AtomicU8; PAGE]]>,
     skipped: usize,
     length: usize,
     holes: RefCell<Vec<u64>>,
@@ -39,12 +39,12 @@ impl FakeGuestMemory {
     /// A guest with `pages` pages of zeroes, the first at address `base`.
     #[must_use]
     pub fn new(base: u64, pages: usize) -> Self {
-        let bytes: Box<[AtomicU8]> = (0..(pages + 1) * PAGE).map(|_| AtomicU8::new(0)).collect();
+        let held: Box<_> = (0..=pages).map(|_| [const { AtomicU8::new(0) }; PAGE]).collect();
         Self(Rc::new(Inner {
             base,
-            skipped: bytes.as_ptr().align_offset(PAGE),
+            skipped: held.as_flattened().as_ptr().align_offset(PAGE),
             length: pages * PAGE,
-            bytes,
+            pages: held,
             holes: RefCell::default(),
             exhausted: Cell::default(),
             pins: Cell::default(),
@@ -129,7 +129,11 @@ impl FakeGuestMemory {
 impl Inner {
     fn cells(&self, address: u64, length: usize) -> Option<&[AtomicU8]> {
         let start = usize::try_from(address.checked_sub(self.base)?).ok()?;
-        self.bytes.get(self.skipped..)?.get(..self.length)?.get(start..start.checked_add(length)?)
+        self.pages
+            .as_flattened()
+            .get(self.skipped..)?
+            .get(..self.length)?
+            .get(start..start.checked_add(length)?)
     }
 }
 
