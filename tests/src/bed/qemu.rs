@@ -55,9 +55,12 @@ pub fn start(
         ));
     }
     for (transport, (name, image)) in (FIRST_OWN_TRANSPORT + 1..).zip(disks) {
-        command
-            .arg("-drive")
-            .arg(format!("if=none,id={name},format=raw,cache=unsafe,discard=unmap,file={}", image.display()));
+        // All runs share the bed's own disk, also at the same time.
+        let access = if *image == parts.bed_disk { "on" } else { "off" };
+        command.arg("-drive").arg(format!(
+            "if=none,id={name},format=raw,cache=unsafe,discard=unmap,readonly={access},file={}",
+            image.display()
+        ));
         command
             .arg("-device")
             .arg(format!("virtio-blk-device,drive={name},serial={name},bus=virtio-mmio-bus.{transport}"));

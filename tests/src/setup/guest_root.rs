@@ -21,7 +21,10 @@ const PROGRAMS: &[&str] = &[
     "usr/sbin/mke2fs",
 ];
 
+/// Loaded at the start.
 const MODULES: &[&str] = &["virtio_mmio", "virtio_blk", "ext4", "crc32c-generic"];
+/// For jobs that ask for them: Xen's own frontends, to compare with.
+const MORE_MODULES: &[&str] = &["xen-blkfront"];
 
 /// A folder with `guest-FLAVOUR.kernel` and `guest-FLAVOUR.root` for each flavour.
 pub fn build(cache: &Cache, workspace: &Path, packages: &Path) -> Result<PathBuf> {
@@ -34,6 +37,7 @@ pub fn build(cache: &Cache, workspace: &Path, packages: &Path) -> Result<PathBuf
             let mut tree = RootTree::new(packages);
             PROGRAMS.iter().try_for_each(|program| tree.program(program))?;
             kernel.add_modules(&mut tree, "modules", MODULES)?;
+            kernel.add_modules(&mut tree, "modules/more", MORE_MODULES)?;
             tree.folder("mnt");
             // e2fsck and mke2fs look for it.
             tree.link("etc/mtab", "/proc/mounts");

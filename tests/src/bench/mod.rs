@@ -1,0 +1,117 @@
+//! What the benchmarks have in common: their run in the lab, the records that come back, and the tables made of them.
+
+mod records;
+mod table;
+mod tools;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::bed::{Ending, Job, Lab};
+use crate::setup::xen::{self, Flavour};
+use crate::{image, setup, tool};
+pub use records::Records;
+pub use table::{Table, number};
+
+/// One run takes one to three minutes.
+const TIME_LIMIT: Duration = Duration::from_secs(1200);
+
+/// A benchmark's run: what it measured, and how it was.
+pub struct Measured {
+    /// What the script and the guests wrote down.
+    pub records: Records,
+    lab: Lab,
+    folder: std::path::PathBuf,
+    image_bytes: u64,
+}
+
+/// Boots the release Xen, with time counted in instructions, and runs the script `tests/bench/NAME.sh`.
+pub fn measure(name: &str, cpu: &str, environment: &[(&str, String)]) -> Result<Measured> {
+    let workspace = image::workspace()?;
+    let parts = setup::everything(&workspace)?;
+    let image = image::build()?;
+    let mut bed_files = image::bed_files(&workspace)?;
+    bed_files.push(image.flat.clone());
+    let lab = Lab {
+        name: format!("bench-{name}"),
+        xen: Flavour::Release,
+        cpu: cpu.to_owned(),
+        deterministic: true,
+        ..Lab::default()
+    };
+    let files = tools::files(&workspace)?;
+    let job = Job {
+        script: files.join(format!("{name}.sh")),
+        files: Some(files),
+        bed_files,
+        environment: environment.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
+        time_limit: TIME_LIMIT,
+    };
+    let mut records = Records::default();
+    let outcome = lab.run(&parts, &workspace, &job, |line| records.take(line))?;
+    if outcome.ending != Ending::Exit(0) {
+        for line in records.other_lines() {
+            println!("{line}");
+        }
+        bail!(
+            "the benchmark did not come to its end ({:?}): {}, {}",
+            outcome.ending,
+            outcome.log.display(),
+            outcome.results.join("console").display()
+        );
+    }
+    let folder = outcome.results.parent().context("the results are nowhere")?.to_owned();
+    Ok(Measured { records, lab, folder, image_bytes: fs::metadata(&image.flat)?.len() })
+}
+
+impl Measured {
+    /// Prints `text` with the configuration under it, and keeps it in the run's folder.
+    pub fn publish(&self, text: &str, guest: &str) -> Result<()> {
+        let text = format!("{text}\n{}{guest}\n", self.configuration());
+        print!("\n{text}");
+        let table = self.folder.join("table.txt");
+        fs::write(&table, &text).with_context(|| format!("cannot write {}", table.display()))?;
+        let records = self.folder.join("records.txt");
+        fs::write(&records, self.records.text())
+            .with_context(|| format!("cannot write {}", records.display()))?;
+        println!("kept in {}", self.folder.display());
+        Ok(())
+    }
+
+    fn configuration(&self) -> String {
+        let lab = &self.lab;
+        format!(
+            "\
+time     virtual: one ns is one instruction of the whole machine (QEMU -icount shift=0,sleep=off)
+machine  {}, virt, {}, GICv{}, 1 processor, {} of memory
+Xen      {} ({}), IOREQ and FLASK, enforcing; Dom0: Debian's cloud kernel, {}, 1 vCPU
+driver   driver-domain.img {} KiB, commit {}
+",
+            qemu_version(),
+            lab.cpu,
+            lab.gic,
+            lab.memory,
+            xen::RELEASE,
+            lab.xen.name(),
+            lab.dom0_memory,
+            self.image_bytes / 1024,
+            commit(),
+        )
+    }
+}
+
+fn qemu_version() -> String {
+    let text = tool::text(Command::new("qemu-system-aarch64").arg("--version")).unwrap_or_default();
+    let version = text.lines().next().and_then(|line| line.split(" version ").nth(1)).unwrap_or("unknown");
+    format!("QEMU {}", version.split(' ').next().unwrap_or(version))
+}
+
+fn commit() -> String {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tool::text(Command::new("git").current_dir(own).args(["describe", "--always", "--dirty"]))
+        .unwrap_or_else(|_| "unknown".into())
+}

@@ -1,0 +1,46 @@
+//! What the benchmarks' scripts find in `/files`: `tests/bench`, with its C programs compiled for guests in `guest/`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::cache::Cache;
+use crate::tool;
+
+/// The folder for [`crate::bed::Job::files`].
+pub fn files(workspace: &Path) -> Result<PathBuf> {
+    let folder = workspace.join("tests/bench");
+    let mut sources = Vec::new();
+    for entry in fs::read_dir(&folder).with_context(|| format!("{} is missing", folder.display()))? {
+        sources.push(entry?.path());
+    }
+    sources.sort();
+    let mut inputs = vec![include_bytes!("tools.rs").to_vec()];
+    for source in &sources {
+        inputs.push(source.as_os_str().as_encoded_bytes().to_vec());
+        inputs.push(fs::read(source).with_context(|| format!("cannot read {}", source.display()))?);
+    }
+    let inputs: Vec<&[u8]> = inputs.iter().map(Vec::as_slice).collect();
+    Cache::open()?.entry("bench", "compiling the benchmarks' programs", &inputs, |work| {
+        let programs = work.join("guest");
+        fs::create_dir_all(&programs)?;
+        for source in &sources {
+            if source.extension().is_some_and(|ending| ending == "c") {
+                compile(source, &programs)?;
+            } else if let Some(name) = source.file_name() {
+                fs::copy(source, work.join(name))?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Compiles a small static program; it is named after its source.
+fn compile(source: &Path, folder: &Path) -> Result<()> {
+    let name = source.file_stem().context("a source without a name")?;
+    let mut compiler = Command::new("aarch64-linux-gnu-gcc");
+    compiler.args(["-static", "-O2", "-Wall", "-Wextra", "-Werror", "-s", "-o"]);
+    tool::run(compiler.arg(folder.join(name)).arg(source))
+}

@@ -1,0 +1,162 @@
+//! `cargo xtask bench`: what the driver domain costs, in instructions. There is no pass or fail: it prints tables.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+
+use crate::bench::{Measured, Table, measure, number};
+
+/// Which, and where.
+#[derive(Args)]
+pub struct Options {
+    /// Only this one [default: all]
+    #[arg(value_enum)]
+    which: Option<Which>,
+    /// The processor's model
+    #[arg(long, default_value = "cortex-a57")]
+    cpu: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Which {
+    /// A guest's access to a register, until the driver domain's answer
+    Ioreq,
+    /// Requests to a disk, of the driver domain and of Linux' own backend
+    Disk,
+    /// The start of the driver domain and of a guest's disk; the least memory
+    Start,
+}
+
+/// An access to a register has cost as little as this with a backend that does nothing else.
+const IOREQ_TARGET_NS: f64 = 10_500.0;
+/// What it costs with a backend that is a program of Linux.
+const IOREQ_LINUX_NS: f64 = 28_800.0;
+
+const VOLUME_BYTES: u64 = 8 << 20;
+/// Enough for the volume.
+const DISK_MEMORY_MIB: u32 = 24;
+const MEMORIES_MIB: &str = "8 7 6 5 4 3 2 1";
+
+const GUEST: &str = "guest    Debian's cloud kernel, 1 vCPU, 256 MiB, idle for 1 s before; one request is the median of rounds";
+
+/// Runs the benchmarks.
+pub fn run(options: &Options) -> Result<ExitCode> {
+    let wanted = |which| options.which.is_none_or(|only| only == which);
+    if wanted(Which::Ioreq) {
+        ioreq(&options.cpu)?;
+    }
+    if wanted(Which::Disk) {
+        disk(&options.cpu)?;
+    }
+    if wanted(Which::Start) {
+        start(&options.cpu)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn ioreq(cpu: &str) -> Result<()> {
+    let measured = measure("ioreq", cpu, &[])?;
+    let records = &measured.records;
+    let mut table =
+        Table::new(&["one access, virtual ns", "median", "mean", "least", "most", "guest+Xen", "driver+Xen"]);
+    for (title, name) in
+        [("read of the magic number", "magic"), ("QueueNotify, device not running", "notify")]
+    {
+        let record = records.one(None, name)?;
+        let requests = record.number("requests")?;
+        let mut cells = Vec::new();
+        for key in ["median_ns", "mean_ns", "least_ns", "most_ns"] {
+            cells.push(number(record.number(key)?, 0));
+        }
+        for domain in ["guest", "driver-domain"] {
+            cells.push(number(records.used_ns("guest", name, domain)? / requests, 0));
+        }
+        table.row(title, cells);
+    }
+    table.row("to reach", [number(IOREQ_TARGET_NS, 0)]);
+    table.row("with a program of Linux", [number(IOREQ_LINUX_NS, 0)]);
+    measured.publish(&table.text(), &format!("{GUEST} of 100; the loop is taken off"))
+}
+
+fn disk(cpu: &str) -> Result<()> {
+    let environment =
+        [("DRIVER_DOMAIN_MEMORY", DISK_MEMORY_MIB.to_string()), ("VOLUME_BYTES", VOLUME_BYTES.to_string())];
+    let measured = measure("disk", cpu, &environment)?;
+    let mut table = Table::new(&[
+        "one request, virtual µs",
+        "ours",
+        "guest",
+        "driver",
+        "blkback",
+        "guest",
+        "Dom0",
+        "ours/blkback",
+    ]);
+    for (title, name) in [
+        ("4 KiB random read, depth 1", "read-4k-1"),
+        ("  depth 32, submitted singly", "read-4k-32-single"),
+        ("  depth 32, submitted together", "read-4k-32-batched"),
+        ("  depth 32, together, 2048 buffers", "read-4k-32-batched-spread"),
+        ("4 KiB random write, depth 1", "write-4k-1"),
+        ("  depth 32, submitted singly", "write-4k-32-single"),
+        ("  depth 32, submitted together", "write-4k-32-batched"),
+        ("64 KiB sequential read", "read-64k-1"),
+        ("64 KiB sequential write", "write-64k-1"),
+        ("1 MiB sequential read", "read-1m-1"),
+        ("1 MiB sequential write", "write-1m-1"),
+    ] {
+        let ours = disk_cells(&measured, "ours", name, "driver-domain")?;
+        let theirs = disk_cells(&measured, "blkback", name, "0")?;
+        let cells = ours.iter().chain(&theirs).map(|&value| number(value, 1));
+        table.row(title, cells.chain([number(ours[0] / theirs[0], 2)]));
+    }
+    let text = format!("{}(each domain with what Xen does for it)\n", table.text());
+    measured.publish(
+        &text,
+        &format!(
+            "{GUEST}; O_DIRECT, no I/O scheduler, content compared before and after\nours     {DISK_MEMORY_MIB} MiB for the driver \
+             domain, target=ram:{VOLUME_BYTES}, virtio-blk over virtio-mmio\nblkback  Linux' xen-blkback in Dom0 on brd, xen-blkfront"
+        ),
+    )
+}
+
+/// The µs of one request: all, the guest's, its backend's.
+fn disk_cells(measured: &Measured, guest: &str, name: &str, backend: &str) -> Result<[f64; 3]> {
+    let record = measured.records.one(Some(guest), name)?;
+    let requests = record.number("requests")?;
+    let used_us = |domain: &str| {
+        Ok::<f64, anyhow::Error>(measured.records.used_ns(guest, name, domain)? / requests / 1000.0)
+    };
+    Ok([record.number("median_ns")? / 1000.0, used_us(guest)?, used_us(backend)?])
+}
+
+fn start(cpu: &str) -> Result<()> {
+    let measured = measure("start", cpu, &[("MEMORIES", MEMORIES_MIB.to_owned())])?;
+    let records = &measured.records;
+    let mut table = Table::new(&["virtual ms", "first", "least", "most"]);
+    for (title, name, key, unit) in [
+        ("driver domain: xl create to data/ready", "driver-domain", "ready_us", 1e3),
+        ("  of which its own instructions", "driver-domain", "cpu_ns", 1e6),
+        ("guest: xl create to its disk's state 2", "guest", "connected_us", 1e3),
+        ("  of which after xl's first backend node", "guest", "backend_us", 1e3),
+        ("  of which the driver domain's instructions", "guest", "cpu_ns", 1e6),
+        ("guest: xl create as a whole, paused", "guest", "xl_us", 1e3),
+    ] {
+        let values =
+            records.all(None, name).iter().map(|record| record.number(key)).collect::<Result<Vec<_>>>()?;
+        let first = values.first().copied().unwrap_or(f64::NAN);
+        let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = values.iter().copied().fold(0.0, f64::max);
+        table.row(title, [first, least, most].map(|value| number(value / unit, 2)));
+    }
+    let mut memory = Table::new(&["memory=, MiB", "serves ram:1M", "pages"]);
+    for record in records.all(None, "memory") {
+        memory.row(record.text("mib"), ["serves", "pages"].map(|key| record.text(key).to_owned()));
+    }
+    measured.publish(
+        &format!("{}\n{}", table.text(), memory.text()),
+        "driver   16 MiB but where said; each start five times over\nguest    Debian's cloud kernel, 1 vCPU, 256 MiB; \
+         for memory=, it writes the whole disk, drops its caches, and compares",
+    )
+}
