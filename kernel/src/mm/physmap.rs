@@ -300,3 +300,7 @@ impl Window {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "physmap_tests.rs"]
+mod tests;

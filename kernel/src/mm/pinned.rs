@@ -196,3 +196,7 @@ impl Drop for ForeignPinned {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "pinned_tests.rs"]
+mod tests;

@@ -1,13 +1,14 @@
 //! Event channels, two-level: binding, sending, and the pending bits in the shared info page.
 
 use core::ptr::NonNull;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::DomainId;
 use super::abi::{BindInterdomain, SharedInfo, event, number};
 use super::hypercall::{HypercallError, call};
 
 /// A local event channel port.
+#[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Port(pub u32);
 
@@ -56,23 +57,23 @@ impl Drop for BoundPort {
     }
 }
 
-/// Ports that two levels of bits can name.
-pub const PORTS: usize = 64 * 64;
-
 /// The pending bits of this domain, shared with Xen.
+///
+/// All ports stay masked: an event then sets its bit and ends a [`super::sched::sleep_until_event`], and that is all
+/// that Xen does for it. Unmasked, each would also raise an interrupt that we would only throw away.
 pub struct PendingEvents {
     shared: NonNull<SharedInfo>,
 }
 
 impl PendingEvents {
-    /// Takes over the shared info page mapped at `shared` and unmasks all ports.
+    /// Takes over the shared info page mapped at `shared` and masks all ports.
     ///
     /// # Safety
     /// Xen's shared info page must be mapped there, writable, for as long as the value lives.
     pub unsafe fn new(shared: NonNull<SharedInfo>) -> Self {
         let events = Self { shared };
         for word in &events.shared().evtchn_mask {
-            word.store(0, Ordering::Relaxed);
+            word.store(u64::MAX, Ordering::Relaxed);
         }
         events
     }
@@ -82,31 +83,29 @@ impl PendingEvents {
         unsafe { self.shared.as_ref() }
     }
 
-    /// Whether an event may wait.
-    #[must_use]
-    pub fn any(&self) -> bool {
-        self.shared().vcpu_info.upcall_pending.load(Ordering::Acquire) != 0
+    /// The words with the bits of ports up to `highest`.
+    fn words(&self, highest: Port) -> &[AtomicU64] {
+        let words = &self.shared().evtchn_pending;
+        words.get(..=(highest.0 / u64::BITS) as usize).unwrap_or(words)
     }
 
-    /// Takes the ports whose event bit is set, clears the bits, and hands each to `handle`.
-    pub fn take(&self, mut handle: impl FnMut(Port)) {
-        let shared = self.shared();
-        // The flag goes first: an event that comes while the bits are read raises it again.
-        if shared.vcpu_info.upcall_pending.load(Ordering::Relaxed) == 0 {
-            return;
-        }
-        shared.vcpu_info.upcall_pending.store(0, Ordering::Relaxed);
-        core::sync::atomic::fence(Ordering::SeqCst);
-        let mut words = shared.vcpu_info.pending_selector.swap(0, Ordering::AcqRel);
-        while words != 0 {
-            let index = words.trailing_zeros();
-            words &= words - 1;
-            let Some(word) = shared.evtchn_pending.get(index as usize) else { break };
+    /// Whether an event waits on a port up to `highest`.
+    #[must_use]
+    pub fn any(&self, highest: Port) -> bool {
+        self.words(highest).iter().any(|word| word.load(Ordering::Relaxed) != 0)
+    }
+
+    /// Takes the ports up to `highest` whose event bit is set, clears the bits, and hands each to `handle`.
+    pub fn take(&self, highest: Port, mut handle: impl FnMut(Port)) {
+        for (index, word) in self.words(highest).iter().enumerate() {
+            if word.load(Ordering::Relaxed) == 0 {
+                continue;
+            }
             let mut bits = word.swap(0, Ordering::AcqRel);
             while bits != 0 {
                 let bit = bits.trailing_zeros();
                 bits &= bits - 1;
-                handle(Port(index * 64 + bit));
+                handle(Port(index as u32 * u64::BITS + bit));
             }
         }
     }

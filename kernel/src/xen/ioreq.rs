@@ -140,3 +140,7 @@ impl Drop for IoreqServer {
         let _ = dm::destroy_ioreq_server(self.domain, self.id);
     }
 }
+
+#[cfg(test)]
+#[path = "ioreq_tests.rs"]
+mod tests;

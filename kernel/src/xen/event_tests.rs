@@ -1,0 +1,71 @@
+//! Pending bits as Xen sets them, and ports that close themselves.
+
+use alloc::vec::Vec;
+
+use super::*;
+use crate::mm::physmap::{SinglePage, SinglePages};
+use crate::xen::dm;
+use crate::xen::fake::{Call, FakeXen};
+use crate::xen::hypercall::Errno;
+
+const GUEST: DomainId = DomainId(3);
+
+/// The pending bits of a fresh domain, and what keeps them mapped.
+fn pending(xen: &FakeXen) -> (PendingEvents, SinglePage) {
+    let page = SinglePages::map_shared_info(&xen.single_pages()).unwrap();
+    let shared = NonNull::new(core::ptr::with_exposed_provenance_mut(page.address())).unwrap();
+    // SAFETY: mapped just now; the page is handed out together with its user.
+    (unsafe { PendingEvents::new(shared) }, page)
+}
+
+fn take(events: &PendingEvents) -> Vec<u32> {
+    let mut ports = Vec::new();
+    events.take(|port| ports.push(port.0));
+    ports
+}
+
+#[test]
+fn ports_of_all_words_are_taken_lowest_first() {
+    let xen = FakeXen::new();
+    let (events, _page) = pending(&xen);
+    [4095, 64, 1, 63].into_iter().for_each(|port| xen.raise(Port(port)));
+    assert!(events.any());
+    assert_eq!(take(&events), [1, 63, 64, 4095]);
+}
+
+#[test]
+fn an_event_is_taken_once() {
+    let xen = FakeXen::new();
+    let (events, _page) = pending(&xen);
+    xen.raise(Port(5));
+    assert_eq!((take(&events), events.any(), take(&events)), (Vec::from([5]), false, Vec::new()));
+}
+
+#[test]
+fn an_event_that_comes_while_others_are_handled_is_not_lost() {
+    let xen = FakeXen::new();
+    let (events, _page) = pending(&xen);
+    xen.raise(Port(5));
+    events.take(|port| xen.raise(port));
+    assert!(events.any());
+    assert_eq!(take(&events), [5]);
+}
+
+#[test]
+fn a_dropped_port_is_closed_and_may_be_bound_again() {
+    let xen = FakeXen::new();
+    xen.add_domain(GUEST, 1);
+    dm::create_ioreq_server(GUEST).unwrap();
+    let bound = BoundPort::bind(GUEST, 1).unwrap();
+    assert_eq!(BoundPort::bind(GUEST, 1).unwrap_err().errno, Errno::EINVAL);
+    drop(bound);
+    assert_eq!(xen.open_ports(), 0);
+    assert!(BoundPort::bind(GUEST, 1).is_ok());
+}
+
+#[test]
+fn sending_to_a_port_that_is_not_open_is_no_error() {
+    let xen = FakeXen::new();
+    send(Port(77));
+    assert_eq!(xen.calls(Call::Send), 1);
+}
