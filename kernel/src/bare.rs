@@ -11,7 +11,7 @@ use core::ptr::{self, NonNull};
 
 use drivers::volume::ram::Storage;
 use drivers::volume::registry::Registry;
-use kernel::arch::gic::{Gic, Interrupt};
+use kernel::arch::gic::Gic;
 use kernel::arch::mmu::{AddressSpace, Use};
 use kernel::arch::{cpu, mmu};
 use kernel::device_tree::Machine;
@@ -103,8 +103,7 @@ fn bring_up(device_tree: usize) -> Result<Loop, Box<dyn core::error::Error>> {
     let window = Window::new(&(region.start + SINGLE_PAGES * PAGE_BYTES..region.end));
     let pager = Rc::new(RefCell::new(Pager::new(window)));
     // SAFETY: the registers were mapped above; this is the only driver.
-    let mut gic = unsafe { Gic::new(machine.interrupt_controller)? };
-    gic.enable(Interrupt(machine.event_interrupt))?;
+    let _gic = unsafe { Gic::new(machine.interrupt_controller)? };
 
     // Volumes.
     let initrd =
@@ -124,14 +123,13 @@ fn bring_up(device_tree: usize) -> Result<Loop, Box<dyn core::error::Error>> {
     let control = Control::new(store.clone(), guests.clone(), volumes, own_memory);
     log::info!(
         "{} KiB of RAM free, {} KiB of heap, window of {} MiB at {:#x}",
-        frames.borrow().free() * PAGE_BYTES >> 10,
+        (frames.borrow().free() * PAGE_BYTES) >> 10,
         mm::heap::free_bytes() >> 10,
         options.window_bytes >> 20,
         region.start,
     );
     Ok(Loop {
         events,
-        gic,
         guests,
         store: (store, store_port),
         console,

@@ -145,3 +145,7 @@ fn interrupt_controller(root: FdtNode<'_>) -> Result<InterruptController, Device
         Err(DeviceTreeError::Missing("a GICv2 or GICv3"))
     }
 }
+
+#[cfg(test)]
+#[path = "device_tree_tests.rs"]
+mod tests;

@@ -20,9 +20,6 @@ pub const WINDOW_DEFAULT_BYTES: usize = 16 << 20;
 /// Pages that one request may touch; 1 MiB at most 4 KiB apart, and then some.
 pub const PAGES_PER_PIN: usize = 1024;
 
-/// Requests that one queue may complete before others get their turn.
-pub const REQUESTS_PER_TURN: usize = 64;
-
-/// Times the idle loop gives the processor away before it sleeps: an answer often brings the next request at once,
-/// and a yield costs less than sleeping and being woken.
-pub const YIELDS_BEFORE_SLEEP: u32 = 4;
+/// How long the idle loop looks for more work before it sleeps, giving the processor away at each turn. An answer
+/// often brings the next request at once, and a look costs less than a kick, or than sleeping and being woken.
+pub const POLL_NS: u64 = 20_000;

@@ -1,8 +1,9 @@
 //! The event loop, the only endless loop: take events, answer vCPUs, do bounded work, and sleep when there is none.
 //!
-//! A kick is answered in [`GuestTable::serve`] before its work is done in [`GuestTable::work`]. Under load the loop
-//! never sleeps; before it does, it gives the processor away a few times, since the next request often follows the
-//! answer to the last at once.
+//! A kick is answered in [`GuestTable::serve`] before its work is done in [`GuestTable::work`]. From then on the
+//! device is active: the loop looks at its queues by itself and the guest does not kick, which would cost it a trap
+//! and two switches of vCPUs. When nothing came for [`POLL_NS`], the devices settle (kicks are wanted again), and
+//! the loop sleeps.
 
 use alloc::boxed::Box;
 use alloc::rc::Rc;
@@ -11,10 +12,12 @@ use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 
-use crate::arch::cpu;
-use crate::arch::gic::Gic;
+use smallvec::SmallVec;
+
+use crate::arch::timer::now_ns;
 use crate::guest::table::GuestTable;
-use crate::limits::YIELDS_BEFORE_SLEEP;
+use crate::limits::POLL_NS;
+use crate::xen::abi::sched::POLL_PORTS_MAX;
 use crate::xen::event::{PendingEvents, Port};
 use crate::xen::sched::{self, ShutdownReason};
 use crate::xen::store::{Store, StoreError};
@@ -26,8 +29,6 @@ pub type ControlPlane = Pin<Box<dyn Future<Output = Result<ShutdownReason, Store
 pub struct Loop {
     /// Pending bits of our event channels.
     pub events: PendingEvents,
-    /// The interrupt controller.
-    pub gic: Gic,
     /// The guests.
     pub guests: Rc<RefCell<GuestTable>>,
     /// The connection to xenstored, and its port.
@@ -41,34 +42,38 @@ pub struct Loop {
 impl Loop {
     /// Runs until this domain is to end.
     pub fn run(mut self) -> ShutdownReason {
-        let mut yields = 0;
         let mut news = true;
+        let mut quiet_since_ns = None;
         loop {
             if core::mem::take(&mut news)
                 && let Some(reason) = self.poll_control()
             {
                 return reason;
             }
-            let more = self.guests.borrow_mut().work();
-            if self.events.any() {
+            let worked = self.guests.borrow_mut().work();
+            if self.events.any(self.highest_port()) {
                 news = self.take_events();
-                yields = 0;
-            } else if more {
-                yields = 0;
-            } else if yields < YIELDS_BEFORE_SLEEP {
-                yields += 1;
+                quiet_since_ns = None;
+            } else if worked {
+                quiet_since_ns = None;
+            } else if now_ns() - *quiet_since_ns.get_or_insert_with(now_ns) < POLL_NS {
                 sched::yield_processor();
-            } else {
+            } else if self.guests.borrow_mut().settle() {
                 self.sleep();
             }
         }
     }
 
+    fn highest_port(&self) -> Port {
+        self.guests.borrow().highest_port().max(self.store.1).max(self.console)
+    }
+
     /// Handles what the pending bits say. Returns whether xenstore has news.
     fn take_events(&mut self) -> bool {
         let mut news = false;
+        let highest = self.highest_port();
         let mut guests = self.guests.borrow_mut();
-        self.events.take(|port| {
+        self.events.take(highest, |port| {
             if port == self.store.1 {
                 news = true;
             } else if port == self.console {
@@ -93,14 +98,11 @@ impl Loop {
         }
     }
 
-    /// Sleeps until an interrupt comes, unless an event came before.
+    /// Sleeps until an event comes, unless one waits already.
     fn sleep(&mut self) {
-        // Interrupts only wake; what they mean is read from the pending bits.
-        while let Some(interrupt) = self.gic.take() {
-            self.gic.end(interrupt);
-        }
-        if !self.events.any() {
-            cpu::wait_for_interrupt();
-        }
+        let mut ports: SmallVec<[Port; POLL_PORTS_MAX]> = SmallVec::new();
+        ports.extend([self.store.1, self.console]);
+        ports.extend(self.guests.borrow().ports());
+        sched::sleep_until_event(&ports);
     }
 }

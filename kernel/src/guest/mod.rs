@@ -45,8 +45,8 @@ struct Attached {
     id: DeviceId,
     base: u64,
     device: GuestDevice,
-    /// The guest kicked, or there was more to do than fits one turn.
-    busy: bool,
+    /// The guest kicked, and we look at its queues by ourselves since then: it need not kick again.
+    active: bool,
 }
 
 /// A domain that we serve.
@@ -95,7 +95,7 @@ impl Guest {
     /// Xen's answer, EEXIST when another device is there.
     pub fn attach(&mut self, id: DeviceId, base: u64, device: GuestDevice) -> Result<(), HypercallError> {
         self.server.change_range(RangeChange::Claim, base, base + DEVICE_BYTES - 1)?;
-        self.devices.push(Attached { id, base, device, busy: false });
+        self.devices.push(Attached { id, base, device, active: false });
         Ok(())
     }
 
@@ -138,7 +138,7 @@ impl Guest {
                 let effect = match find(&mut self.devices, address, width) {
                     Some((attached, offset, width)) => {
                         let effect = attached.device.write(offset, width, value);
-                        attached.busy |= effect == Effect::Work;
+                        attached.active |= effect == Effect::Work;
                         effect
                     }
                     None => Effect::None,
@@ -158,14 +158,23 @@ impl Guest {
         }
     }
 
-    /// Does a bounded amount of work for each busy device. Returns whether there is more.
+    /// Does a bounded amount of work for each active device. Returns whether there was any.
     pub fn work(&mut self) -> bool {
-        let mut more = false;
-        for attached in self.devices.iter_mut().filter(|attached| attached.busy) {
-            attached.busy = attached.device.process().more;
-            more |= attached.busy;
+        let mut done = false;
+        for attached in self.devices.iter_mut().filter(|attached| attached.active) {
+            let progress = attached.device.poll();
+            done |= progress.requests > 0 || progress.more;
         }
-        more
+        done
+    }
+
+    /// Asks the guest to kick again where there is nothing to do any more. Returns whether a device is still active.
+    pub fn settle(&mut self) -> bool {
+        for attached in self.devices.iter_mut().filter(|attached| attached.active) {
+            let progress = attached.device.process();
+            attached.active = progress.requests > 0 || progress.more;
+        }
+        self.devices.iter().any(|attached| attached.active)
     }
 }
 

@@ -23,8 +23,8 @@ pub struct GuestTable {
     guests: Vec<Option<Guest>>,
     /// Indexed by event port.
     vcpus: Vec<Option<Vcpu>>,
-    /// Some guest has work left.
-    busy: bool,
+    /// Some device is active.
+    active: bool,
     pages: Rc<RefCell<SinglePages>>,
     pager: Rc<RefCell<Pager>>,
 }
@@ -33,7 +33,7 @@ impl GuestTable {
     /// No guests yet.
     #[must_use]
     pub fn new(pages: Rc<RefCell<SinglePages>>, pager: Rc<RefCell<Pager>>) -> Self {
-        Self { guests: Vec::new(), vcpus: Vec::new(), busy: false, pages, pager }
+        Self { guests: Vec::new(), vcpus: Vec::new(), active: false, pages, pager }
     }
 
     /// Where guests' pages are mapped.
@@ -121,19 +121,36 @@ impl GuestTable {
         self.guests.clear();
     }
 
+    /// The event ports of all vCPUs.
+    pub fn ports(&self) -> impl Iterator<Item = Port> + '_ {
+        self.vcpus.iter().enumerate().filter(|(_, vcpu)| vcpu.is_some()).map(|(port, _)| Port(port as u32))
+    }
+
+    /// No port of a vCPU is higher.
+    #[must_use]
+    pub fn highest_port(&self) -> Port {
+        Port(self.vcpus.len() as u32)
+    }
+
     /// Answers the access of the vCPU that notified `port`, if it is one's.
     pub fn serve(&mut self, port: Port) {
         let Some(Some(vcpu)) = self.vcpus.get(port.0 as usize).copied() else { return };
         if let Some(Some(guest)) = self.guests.get_mut(usize::from(vcpu.guest)) {
-            self.busy |= guest.serve(usize::from(vcpu.number));
+            self.active |= guest.serve(usize::from(vcpu.number));
         }
     }
 
-    /// Gives each guest that has work a turn. Returns whether any is left.
+    /// Gives each guest with active devices a turn. Returns whether anything was done.
     pub fn work(&mut self) -> bool {
-        if self.busy {
-            self.busy = self.guests.iter_mut().flatten().fold(false, |busy, guest| guest.work() | busy);
+        self.active && self.guests.iter_mut().flatten().fold(false, |done, guest| guest.work() | done)
+    }
+
+    /// Lets active devices rest until their guests kick again. Returns whether all of them do now.
+    pub fn settle(&mut self) -> bool {
+        if self.active {
+            self.active =
+                self.guests.iter_mut().flatten().fold(false, |active, guest| guest.settle() | active);
         }
-        self.busy
+        !self.active
     }
 }

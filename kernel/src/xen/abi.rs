@@ -127,12 +127,27 @@ pub mod sched {
     pub const YIELD: u64 = 0;
     /// End this domain.
     pub const SHUTDOWN: u64 = 2;
+    /// Sleep until one of some event channels is pending.
+    pub const POLL: u64 = 3;
+    /// Event channels that one [`POLL`] can name.
+    pub const POLL_PORTS_MAX: usize = 128;
     /// Reason: powered off.
     pub const REASON_POWEROFF: u32 = 0;
     /// Reason: reboot asked for.
     pub const REASON_REBOOT: u32 = 1;
     /// Reason: crashed.
     pub const REASON_CRASH: u32 = 3;
+}
+
+/// `sched_poll` (`sched.h`).
+#[repr(C)]
+pub struct SchedPoll {
+    /// Event channels.
+    pub ports: *const u32,
+    /// How many.
+    pub count: u32,
+    /// System time in nanoseconds at which to wake all the same; 0 for never.
+    pub timeout_ns: u64,
 }
 
 /// `event_channel_op` (`event_channel.h`).
@@ -298,6 +313,7 @@ const _: () = {
     assert!(size_of::<RemoveFromPhysmap>() == 16 && offset_of!(RemoveFromPhysmap, gpfn) == 8);
     assert!(size_of::<AcquireResource>() == 32 && offset_of!(AcquireResource, frame_list) == 24);
     assert!(size_of::<MulticallEntry>() == 64);
+    assert!(size_of::<SchedPoll>() == 24 && offset_of!(SchedPoll, timeout_ns) == 16);
     assert!(size_of::<BindInterdomain>() == 12 && offset_of!(BindInterdomain, local_port) == 8);
     assert!(size_of::<HvmParameter>() == 16 && offset_of!(HvmParameter, value) == 8);
     assert!(size_of::<IoreqSlot>() == 32 && offset_of!(IoreqSlot, state) == 30);

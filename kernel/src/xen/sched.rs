@@ -1,6 +1,7 @@
 //! Giving the processor away, and ending this domain.
 
-use super::abi::{number, sched};
+use super::abi::{SchedPoll, number, sched};
+use super::event::Port;
 use super::hypercall::call;
 
 /// How this domain ends.
@@ -18,6 +19,20 @@ pub enum ShutdownReason {
 pub fn yield_processor() {
     // SAFETY: no pointers.
     let _ = unsafe { call(number::SCHED_OP, [sched::YIELD, 0, 0, 0, 0], "yield") };
+}
+
+/// Sleeps until one of `ports` is pending; returns at once when one is already, so that no event is slept through.
+///
+/// Xen takes at most [`sched::POLL_PORTS_MAX`] ports and refuses longer lists: then this only yields.
+pub fn sleep_until_event(ports: &[Port]) {
+    let poll = SchedPoll { ports: ports.as_ptr().cast(), count: ports.len() as u32, timeout_ns: 0 };
+    poll.ports.expose_provenance();
+    let argument = (&raw const poll).expose_provenance() as u64;
+    // SAFETY: SCHEDOP_poll reads one sched_poll and `count` port numbers (sched.h); a Port is a u32.
+    let result = unsafe { call(number::SCHED_OP, [sched::POLL, argument, 0, 0, 0], "sleep") };
+    if result.is_err() {
+        yield_processor();
+    }
 }
 
 /// Ends this domain.
