@@ -110,3 +110,7 @@ impl PendingEvents {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "event_tests.rs"]
+mod tests;

@@ -9,6 +9,7 @@ use crate::xen::fake::{Call, FakeXen};
 use crate::xen::hypercall::Errno;
 
 const GUEST: DomainId = DomainId(3);
+const ALL: Port = Port(4095);
 
 /// The pending bits of a fresh domain, and what keeps them mapped.
 fn pending(xen: &FakeXen) -> (PendingEvents, SinglePage) {
@@ -18,9 +19,9 @@ fn pending(xen: &FakeXen) -> (PendingEvents, SinglePage) {
     (unsafe { PendingEvents::new(shared) }, page)
 }
 
-fn take(events: &PendingEvents) -> Vec<u32> {
+fn take(events: &PendingEvents, highest: Port) -> Vec<u32> {
     let mut ports = Vec::new();
-    events.take(|port| ports.push(port.0));
+    events.take(highest, |port| ports.push(port.0));
     ports
 }
 
@@ -29,8 +30,25 @@ fn ports_of_all_words_are_taken_lowest_first() {
     let xen = FakeXen::new();
     let (events, _page) = pending(&xen);
     [4095, 64, 1, 63].into_iter().for_each(|port| xen.raise(Port(port)));
-    assert!(events.any());
-    assert_eq!(take(&events), [1, 63, 64, 4095]);
+    assert!(events.any(ALL));
+    assert_eq!(take(&events, ALL), [1, 63, 64, 4095]);
+}
+
+#[test]
+fn words_beyond_the_highest_port_are_left_alone() {
+    let xen = FakeXen::new();
+    let (events, _page) = pending(&xen);
+    xen.raise(Port(64));
+    assert!(!events.any(Port(63)) && events.any(Port(64)));
+    assert_eq!((take(&events, Port(63)), take(&events, Port(64))), (Vec::new(), Vec::from([64])));
+}
+
+#[test]
+fn a_port_that_cannot_be_stands_for_all() {
+    let xen = FakeXen::new();
+    let (events, _page) = pending(&xen);
+    xen.raise(ALL);
+    assert_eq!(take(&events, Port(u32::MAX)), [4095]);
 }
 
 #[test]
@@ -38,7 +56,10 @@ fn an_event_is_taken_once() {
     let xen = FakeXen::new();
     let (events, _page) = pending(&xen);
     xen.raise(Port(5));
-    assert_eq!((take(&events), events.any(), take(&events)), (Vec::from([5]), false, Vec::new()));
+    assert_eq!(
+        (take(&events, ALL), events.any(ALL), take(&events, ALL)),
+        (Vec::from([5]), false, Vec::new())
+    );
 }
 
 #[test]
@@ -46,9 +67,9 @@ fn an_event_that_comes_while_others_are_handled_is_not_lost() {
     let xen = FakeXen::new();
     let (events, _page) = pending(&xen);
     xen.raise(Port(5));
-    events.take(|port| xen.raise(port));
-    assert!(events.any());
-    assert_eq!(take(&events), [5]);
+    events.take(ALL, |port| xen.raise(port));
+    assert!(events.any(ALL));
+    assert_eq!(take(&events, ALL), [5]);
 }
 
 #[test]
