@@ -58,13 +58,13 @@ wait_guest_message() {
     wait_file_text "$CONSOLES/guest-$1.log" "$2" "${3:-60}"
 }
 
-# wait_domain_gone NAME [LIMIT]: waits until Xen has nothing left of domain NAME.
+# wait_domain_gone NAME [LIMIT]: waits until there is no domain NAME, and Xen has nothing left of any domain that was destroyed.
 wait_domain_gone() {
     local name=$1 limit=${2:-30} start=$SECONDS left watch found=1
     exec {watch}< <(exec xenstore-watch @releaseDomain 2>/dev/null)
     local watcher=$!
     while left=$(seconds_left "$start" "$limit"); do
-        if ! xl domid "$name" >/dev/null 2>&1; then
+        if ! xl domid "$name" >/dev/null 2>&1 && [ "$(xen-facts dying)" = 0 ]; then
             found=0
             break
         fi
@@ -75,25 +75,36 @@ wait_domain_gone() {
     return "$found"
 }
 
+# fresh_console NAME: puts the console log of an earlier domain NAME aside, so that nobody takes its messages for the new one's.
+fresh_console() {
+    local log=$CONSOLES/guest-$1.log number=1
+    [ -e "$log" ] || return 0
+    while [ -e "$log.$number" ]; do
+        number=$((number + 1))
+    done
+    mv "$log" "$log.$number"
+}
+
 # start_driver_domain [LINE...]: creates the driver domain, LINEs appended to its configuration, and waits until it serves.
 start_driver_domain() {
     local config=/tmp/driver-domain.cfg
     cp /bed/driver-domain.cfg "$config"
     [ $# -gt 0 ] && printf '%s\n' "$@" >>"$config"
+    fresh_console driver-domain
     xl create "$config" || fail "the driver domain could not be created"
     wait_node "/local/domain/$(xl domid driver-domain)/data/ready" 1 30 || fail "the driver domain does not say that it is ready"
 }
 
 # make_guest NAME FLAVOUR JOB [LINE...]: creates a stock guest with Debian's kernel FLAVOUR (cloud or generic) that runs the shell
-# script JOB and powers off. LINEs are appended to its configuration; GUEST_FILES names a folder whose content it finds in /.
+# script JOB (/dev/stdin will do) and powers off. LINEs are appended to its configuration; GUEST_FILES names a folder whose content it finds in /.
 make_guest() {
     local name=$1 flavour=$2 job=$3 config=/tmp/$1.cfg root=/tmp/$1.root
     shift 3
     mkdir -p "/tmp/$name.job"
     [ -z "$GUEST_FILES" ] || cp -r "$GUEST_FILES/." "/tmp/$name.job"
-    cp "$job" "/tmp/$name.job/job"
+    cp "$job" "/tmp/$name.job/job" || return
     # Linux takes several archives one after the other as one.
-    { cat "/bed/guest-$flavour.root"; cd "/tmp/$name.job" && find . | cpio -o -H newc 2>/dev/null; } >"$root"
+    (cat "/bed/guest-$flavour.root" && cd "/tmp/$name.job" && find . | cpio -o -H newc 2>/dev/null) >"$root"
     sed "s/^name = .*/name = \"$name\"/" /bed/guest.cfg >"$config"
     printf '%s\n' "kernel = \"/bed/guest-$flavour.kernel\"" "ramdisk = \"$root\"" "$@" >>"$config"
     xl create "$config"

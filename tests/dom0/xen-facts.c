@@ -3,6 +3,7 @@
  *
  *   xen-facts free-pages        pages that no domain has
  *   xen-facts domain NUMBER     pages=... cpu_ns=... of one domain
+ *   xen-facts dying             how many domains are destroyed, but not yet gone
  *
  * The structures are Xen's own public headers; the call goes through Linux' /dev/xen/privcmd.
  */
@@ -63,8 +64,31 @@ static int domain(const char *number)
     request.domain = (domid_t)atoi(number);
     if (hypercall(__HYPERVISOR_domctl, &request) != 0)
         return 1;
+    /* Xen answers for the next domain when there is none of that number. */
+    if (request.domain != (domid_t)atoi(number)) {
+        fprintf(stderr, "no domain %s\n", number);
+        return 1;
+    }
     printf("pages=%" PRIu64 " cpu_ns=%" PRIu64 "\n", (uint64_t)request.u.getdomaininfo.tot_pages,
            (uint64_t)request.u.getdomaininfo.cpu_time);
+    return 0;
+}
+
+static int dying(void)
+{
+    static xen_sysctl_t request;
+    static xen_domctl_getdomaininfo_t domains[256];
+    unsigned int number, count = 0;
+
+    request.cmd = XEN_SYSCTL_getdomaininfolist;
+    request.interface_version = XEN_SYSCTL_INTERFACE_VERSION;
+    request.u.getdomaininfolist.max_domains = sizeof(domains) / sizeof(domains[0]);
+    set_xen_guest_handle(request.u.getdomaininfolist.buffer, domains);
+    if (hypercall(__HYPERVISOR_sysctl, &request) != 0)
+        return 1;
+    for (number = 0; number < request.u.getdomaininfolist.num_domains; number++)
+        count += (domains[number].flags & XEN_DOMINF_dying) != 0;
+    printf("%u\n", count);
     return 0;
 }
 
@@ -74,6 +98,8 @@ int main(int count, char **words)
         return free_pages();
     if (count == 3 && strcmp(words[1], "domain") == 0)
         return domain(words[2]);
-    fputs("usage: xen-facts free-pages | domain NUMBER\n", stderr);
+    if (count == 2 && strcmp(words[1], "dying") == 0)
+        return dying();
+    fputs("usage: xen-facts free-pages | domain NUMBER | dying\n", stderr);
     return 2;
 }

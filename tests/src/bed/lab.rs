@@ -234,6 +234,9 @@ impl Lab {
         let own = ["bed.sh", "session.sh"].map(|name| workspace.join("tests/dom0").join(name));
         for file in own.iter().chain(&job.bed_files) {
             let name = file.file_name().with_context(|| format!("{} is no file", file.display()))?;
+            if staging.join(name).exists() {
+                bail!("two files are named {} for /bed in Dom0: rename {}", name.display(), file.display());
+            }
             fs::copy(file, staging.join(name)).with_context(|| format!("cannot copy {}", file.display()))?;
         }
         if job.script.as_os_str().is_empty() {

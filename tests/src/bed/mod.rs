@@ -5,4 +5,4 @@ pub mod disk;
 mod lab;
 mod qemu;
 
-pub use lab::{Ending, Job, Lab, Outcome};
+pub use lab::{Ending, Job, Lab};

@@ -35,8 +35,6 @@ pub struct Parts {
     pub dom0_root: PathBuf,
     /// A file system with the guests' kernels and roots and the data image; `/bed` in Dom0.
     pub bed_disk: PathBuf,
-    /// The data image itself.
-    pub data_image: PathBuf,
 }
 
 impl Parts {
@@ -75,6 +73,5 @@ pub fn everything(workspace: &Path) -> Result<Parts> {
         dom0_kernel: dom0.join("Image"),
         dom0_root: dom0.join("root.cpio"),
         bed_disk,
-        data_image,
     })
 }

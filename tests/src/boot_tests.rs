@@ -1,0 +1,241 @@
+//! The boot tests: each is one script for Dom0, `tests/xen/NAME.sh`, which begins with what it promises and needs.
+//!
+//! ```text
+//! # promise: One sentence, which holds if the script ends with status 0.
+//! # time: 60                  seconds; the script fails when it takes longer
+//! # xen: release              the default is debug
+//! # gic: 2                    the default is 3
+//! # memory: 8G                the default is 4G
+//! # passthrough: yes          the first eight virtio transports are not Dom0's
+//! # alone: yes                it gets a machine of its own
+//! # qemu: -device foo         more of QEMU's command line
+//! # xen-argument: foo=bar     more of Xen's command line
+//! ```
+//!
+//! Tests that need the same machine share one boot, one after the other; after each, what it left is cleared away and its logs are put
+//! aside. When a test takes the machine down, the others get a new one.
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::bed::{Ending, Job, Lab};
+use crate::setup::Parts;
+use crate::setup::xen::Flavour;
+
+/// How long a script may take that does not say.
+const TIME_LIMIT: Duration = Duration::from_secs(60);
+/// What clearing up after a test may take.
+const CLEAR_UP: Duration = Duration::from_secs(60);
+/// Starts the lines by which `tests/dom0/tests.sh` reports.
+const MARK: &str = "@test ";
+/// How much of a failed test's output is shown.
+const SHOWN_LINES: usize = 30;
+
+/// One boot test.
+#[derive(Clone, Debug)]
+pub struct BootTest {
+    /// The script's name.
+    pub name: String,
+    /// What holds if it passes.
+    pub promise: String,
+    /// When it counts as failed.
+    pub time_limit: Duration,
+    /// Whether `CYCLES` says how long it goes on.
+    pub counts_cycles: bool,
+    script: PathBuf,
+    machine: Lab,
+    alone: bool,
+}
+
+/// All boot tests, by name.
+pub fn find(workspace: &Path) -> Result<Vec<BootTest>> {
+    let folder = workspace.join("tests/xen");
+    let mut tests = Vec::new();
+    for entry in fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|ending| ending == "sh") {
+            tests.push(read(&path).with_context(|| format!("{} has a wrong head", path.display()))?);
+        }
+    }
+    tests.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(tests)
+}
+
+fn read(script: &Path) -> Result<BootTest> {
+    let text = fs::read_to_string(script)?;
+    let name = script.file_stem().context("it has no name")?.to_string_lossy().into_owned();
+    let mut test = BootTest {
+        promise: String::new(),
+        time_limit: TIME_LIMIT,
+        counts_cycles: text.contains("CYCLES"),
+        script: script.to_owned(),
+        machine: Lab::default(),
+        alone: false,
+        name,
+    };
+    let head =
+        text.lines().take_while(|line| line.starts_with('#')).filter_map(|line| line[1..].split_once(':'));
+    for (key, value) in head.map(|(key, value)| (key.trim(), value.trim())) {
+        match key {
+            "promise" => value.clone_into(&mut test.promise),
+            "time" => {
+                test.time_limit =
+                    Duration::from_secs(value.parse().context("`time` is a number of seconds")?);
+            }
+            "xen" if value == "release" => test.machine.xen = Flavour::Release,
+            "xen" if value == "debug" => {}
+            "gic" => test.machine.gic = value.parse().context("`gic` is 2 or 3")?,
+            "memory" => value.clone_into(&mut test.machine.memory),
+            "passthrough" => test.machine.passthrough = value == "yes",
+            "alone" => test.alone = value == "yes",
+            "qemu" => test.machine.qemu_arguments.extend(value.split_whitespace().map(str::to_owned)),
+            "xen-argument" => test.machine.xen_arguments.push(value.to_owned()),
+            _ => bail!("`{key}: {value}` is not known; boot_tests.rs lists what is"),
+        }
+    }
+    if test.promise.is_empty() {
+        bail!("it promises nothing: add a line `# promise: …`");
+    }
+    Ok(test)
+}
+
+/// Runs `tests`, prints a line for each, and counts those that passed and failed.
+pub fn run(
+    tests: &[BootTest],
+    parts: &Parts,
+    workspace: &Path,
+    bed_files: &[PathBuf],
+    environment: &[(String, String)],
+) -> Result<(usize, usize)> {
+    let mut passed = 0;
+    for (number, group) in groups(tests).into_iter().enumerate() {
+        let mut waiting: VecDeque<BootTest> = group.into();
+        while !waiting.is_empty() {
+            let mut boot = Boot { results: Vec::new(), output: String::new(), running: None };
+            let lab = Lab { name: format!("test-{}", number + 1), ..waiting[0].machine.clone() };
+            let job = job(&waiting, workspace, bed_files, environment)?;
+            let outcome = lab.run(parts, workspace, &job, |line| boot.take(line))?;
+            let folder = outcome.results.parent().context("results lie in no folder")?.to_owned();
+            if let Some(name) = boot.running.take() {
+                boot.output.push_str(&format!("the machine: {:?}\n", outcome.ending));
+                boot.finish(&name, false, 0.0);
+            } else if boot.results.is_empty() && outcome.ending != Ending::Exit(0) {
+                // Not even one began: it is not the test's fault, and trying again would not help.
+                bail!(
+                    "the machine did not come to the first test ({:?}); its console: {}",
+                    outcome.ending,
+                    outcome.log.display()
+                );
+            }
+            for result in boot.results {
+                passed += usize::from(result.passed);
+                result.show(&folder)?;
+                waiting.retain(|test| test.name != result.name);
+            }
+        }
+    }
+    Ok((passed, tests.len() - passed))
+}
+
+/// The tests that can share a boot.
+fn groups(tests: &[BootTest]) -> Vec<Vec<BootTest>> {
+    let mut groups: Vec<(String, Vec<BootTest>)> = Vec::new();
+    for test in tests {
+        let machine = if test.alone { test.name.clone() } else { format!("{:?}", test.machine) };
+        match groups.iter_mut().find(|(key, _)| *key == machine) {
+            Some((_, group)) => group.push(test.clone()),
+            None => groups.push((machine, vec![test.clone()])),
+        }
+    }
+    groups.into_iter().map(|(_, group)| group).collect()
+}
+
+fn job(
+    tests: &VecDeque<BootTest>,
+    workspace: &Path,
+    bed_files: &[PathBuf],
+    environment: &[(String, String)],
+) -> Result<Job> {
+    let mut list = String::new();
+    for test in tests {
+        write!(list, "{}:{} ", test.name, test.time_limit.as_secs())?;
+    }
+    let mut environment = environment.to_vec();
+    environment.push(("TESTS".into(), list));
+    Ok(Job {
+        script: workspace.join("tests/dom0/tests.sh"),
+        files: None,
+        bed_files: bed_files.iter().cloned().chain(tests.iter().map(|test| test.script.clone())).collect(),
+        environment,
+        time_limit: tests.iter().map(|test| test.time_limit + CLEAR_UP).sum(),
+    })
+}
+
+/// What one boot has shown so far.
+struct Boot {
+    results: Vec<TestResult>,
+    output: String,
+    running: Option<String>,
+}
+
+struct TestResult {
+    name: String,
+    passed: bool,
+    output: String,
+}
+
+impl Boot {
+    /// Takes a line of the run: a report, or output of the test that runs.
+    fn take(&mut self, line: &str) {
+        let words: Vec<&str> = line.strip_prefix(MARK).unwrap_or_default().split(' ').collect();
+        match words[..] {
+            ["begin", name] => {
+                self.output.clear();
+                self.running = Some(name.to_owned());
+            }
+            ["end", name, status, seconds] => {
+                self.running = None;
+                self.finish(name, status == "0", seconds.parse().unwrap_or_default());
+            }
+            _ => {
+                self.output.push_str(line);
+                self.output.push('\n');
+            }
+        }
+    }
+
+    fn finish(&mut self, name: &str, passed: bool, seconds: f32) {
+        println!("test {name} ... {} ({seconds:.1} s)", if passed { "ok" } else { "FAILED" });
+        self.results.push(TestResult {
+            name: name.to_owned(),
+            passed,
+            output: std::mem::take(&mut self.output),
+        });
+    }
+}
+
+impl TestResult {
+    /// Saves the test's output beside the logs of its machine; shows the end of it when it failed.
+    fn show(&self, folder: &Path) -> Result<()> {
+        let log = folder.join(format!("{}.log", self.name));
+        fs::write(&log, &self.output).with_context(|| format!("cannot write {}", log.display()))?;
+        if !self.passed {
+            let lines: Vec<&str> = self.output.lines().collect();
+            println!("---- {}", self.name);
+            for line in &lines[lines.len().saturating_sub(SHOWN_LINES)..] {
+                println!("{line}");
+            }
+            println!(
+                "---- all of it: {}, the machine's console: {}",
+                log.display(),
+                folder.join("serial.log").display()
+            );
+        }
+        Ok(())
+    }
+}

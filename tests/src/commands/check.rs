@@ -1,0 +1,120 @@
+//! `cargo xtask check`: all that can be judged without running anything on Xen or the host's tests.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use crate::setup::TARGET;
+use crate::{image, setup, tool};
+
+/// The only places that may hold unsafe code: folders end with a slash. Everything else must do without.
+const UNSAFE_MAY_BE_IN: [&str; 6] = [
+    "boot/src/",
+    "drivers/src/sys.rs",
+    "kernel/src/abi/",
+    "kernel/src/arch/",
+    "kernel/src/mm/",
+    "kernel/src/xen/",
+];
+
+/// The packages that are part of the unikernel.
+const KERNEL_PACKAGES: [&str; 6] = ["-p", "boot", "-p", "drivers", "-p", "kernel"];
+
+/// Runs every check, and fails when one does.
+pub fn run() -> Result<ExitCode> {
+    setup::toolchain()?;
+    let workspace = image::workspace()?;
+    let cargo = |arguments: &[&str]| {
+        let mut cargo = Command::new("cargo");
+        cargo.current_dir(&workspace).args(arguments);
+        cargo
+    };
+    let mut target = cargo(&["clippy", "--quiet", "--target", TARGET]);
+    target.args(KERNEL_PACKAGES).args(["--", "-D", "warnings"]);
+    let mut documents = cargo(&["doc", "--quiet", "--workspace", "--no-deps"]);
+    documents.env("RUSTDOCFLAGS", "-D warnings");
+    let mut checks: Vec<(&str, Command)> = vec![
+        ("formatting", cargo(&["fmt", "--all", "--check"])),
+        (
+            "lints, host",
+            cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+        ),
+        ("lints, unikernel", target),
+        ("documentation", documents),
+    ];
+    if tool::find("cargo-deny").is_some() {
+        checks.push((
+            "licences and sources",
+            cargo(&["deny", "--offline", "check", "bans", "licenses", "sources"]),
+        ));
+    } else {
+        println!("check licences and sources ... skipped: cargo-deny is not installed");
+    }
+    let mut failed = 0;
+    for (name, mut command) in checks {
+        failed += usize::from(!report(name, || tool::succeeds(&mut command))?);
+    }
+    failed += usize::from(!report("places of unsafe code", || unsafe_is_in_its_places(&workspace))?);
+    println!("{failed} checks failed");
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn report(name: &str, check: impl FnOnce() -> Result<bool>) -> Result<bool> {
+    let start = Instant::now();
+    let holds = check()?;
+    println!(
+        "check {name} ... {} ({:.1} s)",
+        if holds { "ok" } else { "FAILED" },
+        start.elapsed().as_secs_f32()
+    );
+    Ok(holds)
+}
+
+fn unsafe_is_in_its_places(workspace: &Path) -> Result<bool> {
+    let listing = tool::text(Command::new("git").current_dir(workspace).args([
+        "ls-files",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+        "*.rs",
+    ]))?;
+    let mut holds = true;
+    for file in listing.lines().filter(|file| !UNSAFE_MAY_BE_IN.iter().any(|place| file.starts_with(place))) {
+        let path = workspace.join(file);
+        if !path.exists() {
+            continue;
+        }
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {file}"))?;
+        for (number, _) in text.lines().enumerate().filter(|(_, line)| has_unsafe(line)) {
+            println!("{file}:{}: unsafe code; it may be in {UNSAFE_MAY_BE_IN:?} only", number + 1);
+            holds = false;
+        }
+    }
+    Ok(holds)
+}
+
+/// Whether a line of code, without its comment and its strings, has the word `unsafe`.
+fn has_unsafe(line: &str) -> bool {
+    let code = line.split("//").next().unwrap_or_default();
+    let outside_of_strings = code.split('"').step_by(2);
+    let mut words = outside_of_strings
+        .flat_map(|part| part.split(|letter: char| !letter.is_alphanumeric() && letter != '_'));
+    words.any(|word| word == "unsafe")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_unsafe;
+
+    #[test]
+    fn unsafe_is_seen_in_code_alone() {
+        assert!(has_unsafe("    let value = unsafe { read() };"));
+        assert!(has_unsafe("unsafe extern \"C\" {"));
+        assert!(!has_unsafe("//! no unsafe code here"));
+        assert!(!has_unsafe("#![deny(unsafe_code)]"));
+        assert!(!has_unsafe("let text = \"unsafe\";"));
+    }
+}

@@ -1,0 +1,90 @@
+//! `cargo xtask test` and `cargo xtask soak`: the host's tests, then the boot tests on Xen.
+
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::boot_tests::{self, BootTest};
+use crate::{image, setup, tool};
+
+/// Which tests.
+#[derive(Args)]
+pub struct TestOptions {
+    /// Only the boot tests whose names contain this; the host's tests are left out
+    filter: Option<String>,
+    /// Only the tests that need no Xen
+    #[arg(long)]
+    host: bool,
+    /// Only the tests on Xen
+    #[arg(long, conflicts_with = "host")]
+    boot: bool,
+    /// Name the boot tests and their promises, and run nothing
+    #[arg(long)]
+    list: bool,
+}
+
+/// How long and how often.
+#[derive(Args)]
+pub struct SoakOptions {
+    /// Only the tests whose names contain this [default: all that count cycles]
+    filter: Option<String>,
+    /// How many cycles of each
+    #[arg(long, default_value_t = 1000)]
+    cycles: u32,
+    /// Seconds that each may take
+    #[arg(long, default_value_t = 7200)]
+    time: u64,
+}
+
+/// Runs the tests.
+pub fn run(options: &TestOptions) -> Result<ExitCode> {
+    let workspace = image::workspace()?;
+    let mut tests = boot_tests::find(&workspace)?;
+    let filter = options.filter.clone().unwrap_or_default();
+    tests.retain(|test| test.name.contains(&filter));
+    if options.list {
+        for test in &tests {
+            println!("{:<34} {}", test.name, test.promise);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    setup::toolchain()?;
+    if options.filter.is_none() && !options.boot {
+        let mut cargo = Command::new("cargo");
+        if !tool::succeeds(cargo.current_dir(&workspace).args(["test", "--workspace", "--quiet"]))? {
+            bail!("the tests of the host failed: the boot tests are not begun");
+        }
+        println!("the tests of the host passed");
+    }
+    if options.host {
+        return Ok(ExitCode::SUCCESS);
+    }
+    run_boot_tests(&tests, &[])
+}
+
+/// Runs the tests that count cycles, with many.
+pub fn soak(options: &SoakOptions) -> Result<ExitCode> {
+    let mut tests = boot_tests::find(&image::workspace()?)?;
+    tests.retain(|test| {
+        options.filter.as_ref().map_or(test.counts_cycles, |filter| test.name.contains(filter))
+    });
+    for test in &mut tests {
+        test.time_limit = Duration::from_secs(options.time);
+    }
+    run_boot_tests(&tests, &[("SOAK".into(), "1".into()), ("CYCLES".into(), options.cycles.to_string())])
+}
+
+fn run_boot_tests(tests: &[BootTest], environment: &[(String, String)]) -> Result<ExitCode> {
+    if tests.is_empty() {
+        bail!("no boot test has such a name: `cargo xtask test --list` names them");
+    }
+    let workspace = image::workspace()?;
+    let parts = setup::everything(&workspace)?;
+    let mut bed_files = image::bed_files(&workspace)?;
+    bed_files.push(image::build()?.flat);
+    let (passed, failed) = boot_tests::run(tests, &parts, &workspace, &bed_files, environment)?;
+    println!("\n{passed} passed, {failed} failed");
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
