@@ -9,6 +9,7 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::sync::atomic::{AtomicU8, Ordering};
+use smallvec::SmallVec;
 
 /// Bytes in a page.
 pub const PAGE_BYTES: u64 = 4096;
@@ -21,7 +22,7 @@ struct Inner {
     skipped: usize,
     length: usize,
     holes: RefCell<Vec<u64>>,
-    exhausted: Cell<bool>,
+    largest_pin: Cell<u32>,
     pins: Cell<usize>,
     most_pins: Cell<usize>,
     prefetched: Cell<usize>,
@@ -46,7 +47,7 @@ impl FakeGuestMemory {
             length: pages * PAGE,
             pages: held,
             holes: RefCell::default(),
-            exhausted: Cell::default(),
+            largest_pin: Cell::new(u32::MAX),
             pins: Cell::default(),
             most_pins: Cell::default(),
             prefetched: Cell::default(),
@@ -59,9 +60,9 @@ impl FakeGuestMemory {
         self.0.holes.borrow_mut().push(address / PAGE_BYTES);
     }
 
-    /// From now on, whether nothing can be pinned for want of slots.
-    pub fn set_exhausted(&self, exhausted: bool) {
-        self.0.exhausted.set(exhausted);
+    /// From now on slots are short: what has more bytes than this cannot be pinned.
+    pub fn set_largest_pin(&self, bytes: u32) {
+        self.0.largest_pin.set(bytes);
     }
 
     /// How many pins live.
@@ -146,12 +147,12 @@ impl GuestMemory for FakeGuestMemory {
             self.check(region)?;
             length = length.checked_add(region.length).ok_or(MemoryError::Exhausted)?;
         }
-        if self.0.exhausted.get() {
+        if length > self.0.largest_pin.get() {
             return Err(MemoryError::Exhausted);
         }
         self.0.pins.set(self.0.pins.get() + 1);
         self.0.most_pins.set(self.0.most_pins.get().max(self.0.pins.get()));
-        Ok(FakePinned { memory: self.clone(), regions: regions.to_vec(), length })
+        Ok(FakePinned { memory: self.clone(), regions: SmallVec::from_slice(regions), length })
     }
 
     fn prefetch(&self, regions: &[GuestRegion]) {
@@ -162,7 +163,7 @@ impl GuestMemory for FakeGuestMemory {
 /// Pinned regions of a [`FakeGuestMemory`].
 pub struct FakePinned {
     memory: FakeGuestMemory,
-    regions: Vec<GuestRegion>,
+    regions: SmallVec<[GuestRegion; 8]>,
     length: u32,
 }
 

@@ -160,10 +160,21 @@ fn indirect_chain_that_leaves_its_table() {
 }
 
 #[test]
+fn chain_and_table_that_are_too_long_together() {
+    let mut guest = guest();
+    guest.set_chain(TABLE, 0, &[(DATA, 1, true); 256]);
+    guest.set_descriptor(DESCRIPTORS, 0, (HEADER, 16), NEXT, 1);
+    guest.set_descriptor(DESCRIPTORS, 1, (TABLE, 256 * 16), INDIRECT, 0);
+    guest.submit(0);
+    assert_broken_until_reset(guest);
+}
+
+#[test]
 fn indirect_table_within_a_table() {
     let mut guest = guest();
-    guest.set_descriptor(TABLE, 0, (TABLE, 16), INDIRECT, 0);
-    guest.set_descriptor(DESCRIPTORS, 0, (TABLE, 16), INDIRECT, 0);
+    guest.set_chain(TABLE, 0, &[(HEADER, 16, false), (DATA, 512, true), (STATUS_BYTE, 1, true)]);
+    guest.set_descriptor(TABLE, 1, (DATA, 512), NEXT | WRITE | INDIRECT, 2);
+    guest.set_descriptor(DESCRIPTORS, 0, (TABLE, 48), INDIRECT, 0);
     guest.submit(0);
     assert_broken_until_reset(guest);
 }

@@ -248,9 +248,25 @@ fn status_in_a_hole_gives_the_chain_back_and_goes_on() {
 }
 
 #[test]
+fn request_that_finds_few_slots_is_served_in_small_pieces() {
+    let mut guest = guest();
+    guest.memory.set_largest_pin(16 << 10);
+    assert_eq!(ask(&mut guest, IN, 3, &[(DATA, 96 << 10, true)]), (OK, (96 << 10) + 1));
+    assert_eq!(guest.bytes(DATA, 96 << 10), guest.disk.content(3, 96 << 10));
+    assert_eq!(guest.device.device().counters().reads, 1);
+}
+
+#[test]
+fn data_without_any_slot_reports_ioerr() {
+    let mut guest = guest();
+    guest.memory.set_largest_pin(16);
+    assert_eq!(ask(&mut guest, IN, 3, &[(DATA, 8192, true)]), (IOERR, 0));
+}
+
+#[test]
 fn lack_of_slots_never_passes_for_an_answer() {
     let mut guest = guest();
-    guest.memory.set_exhausted(true);
+    guest.memory.set_largest_pin(0);
     guest.set_request(IN, 0, &[(DATA, 512, true)]);
     guest.submit(0);
     assert_eq!(guest.used_index(), 0);

@@ -87,6 +87,17 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// Data bytes that the guest finds written once this is done.
+    #[must_use]
+    pub fn bytes_told(self) -> u32 {
+        match self {
+            Self::Read { length, .. } | Self::GetId { length } => length,
+            Self::Write { .. } | Self::Flush | Self::Discard { .. } | Self::WriteZeroes { .. } => 0,
+        }
+    }
+}
+
 /// Checks a request: its header, and how many bytes follow it in its buffers (the status byte not counted).
 ///
 /// # Errors
