@@ -33,16 +33,20 @@ wait_node() {
     return "$found"
 }
 
-# wait_file_text FILE TEXT [LIMIT]: waits until FILE, which need not exist yet, holds TEXT.
+# wait_file_text FILE TEXT [LIMIT] [END]: waits until FILE, which need not exist yet, holds TEXT; false as soon as it holds END only.
 wait_file_text() {
-    local file=$1 text=$2 limit=${3:-30} start=$SECONDS left watch found=1
+    local file=$1 text=$2 limit=${3:-30} end=$4 start=$SECONDS left watch found=1
     exec {watch}< <(exec inotifyd - "${file%/*}:cn" 2>/dev/null)
     local watcher=$!
     while :; do
+        # The end is looked for first: what comes between the two looks is not missed.
+        [ -n "$end" ] && grep -qF -- "$end" "$file" 2>/dev/null
+        local ended=$?
         if grep -qF -- "$text" "$file" 2>/dev/null; then
             found=0
             break
         fi
+        [ -n "$end" ] && [ "$ended" -eq 0 ] && break
         left=$(seconds_left "$start" "$limit") || break
         # Not longer than a second: the watch may have begun after the text came.
         read -r -t 1 -u "$watch" _
@@ -53,9 +57,10 @@ wait_file_text() {
     return "$found"
 }
 
-# wait_guest_message NAME TEXT [LIMIT]: waits until the console of guest NAME shows TEXT.
+# wait_guest_message NAME TEXT [LIMIT]: waits until the console of guest NAME shows TEXT; false as soon as the guest has powered off
+# without it.
 wait_guest_message() {
-    wait_file_text "$CONSOLES/guest-$1.log" "$2" "${3:-60}"
+    wait_file_text "$CONSOLES/guest-$1.log" "$2" "${3:-60}" "reboot: Power down"
 }
 
 # wait_domain_gone NAME [LIMIT]: waits until there is no domain NAME, and Xen has nothing left of any domain that was destroyed.
@@ -102,14 +107,16 @@ make_guest() {
     shift 3
     mkdir -p "/tmp/$name.job"
     [ -z "$GUEST_FILES" ] || cp -r "$GUEST_FILES/." "/tmp/$name.job"
-    cp "$job" "/tmp/$name.job/job" || return
+    cat "$job" >"/tmp/$name.job/job" || return
+    fresh_console "$name"
     # Linux takes several archives one after the other as one.
     (cat "/bed/guest-$flavour.root" && cd "/tmp/$name.job" && find . | cpio -o -H newc 2>/dev/null) >"$root"
     sed "s/^name = .*/name = \"$name\"/" /bed/guest.cfg >"$config"
     printf '%s\n' "kernel = \"/bed/guest-$flavour.kernel\"" "ramdisk = \"$root\"" "$@" >>"$config"
     xl create "$config"
     local status=$?
-    rm -rf "/tmp/$name.job" "$root"
+    # The configuration and the root stay: xl reads them again when the guest reboots.
+    rm -rf "/tmp/$name.job"
     return "$status"
 }
 

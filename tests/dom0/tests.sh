@@ -1,6 +1,6 @@
 # Runs the boot tests named in $TESTS ("NAME:SECONDS ..."), one after the other, and reports each to the host by a line `@test ...`.
 #
-# Each test runs in a folder of its own, in its own session, so that all it started can be ended; after it, the domains that it left
+# Each test runs in its own session, so that all it started can be ended; after it, the domains that it left
 # are destroyed and its consoles are put aside.
 
 results=$OUT
@@ -20,8 +20,7 @@ destroy_domains() {
 # run_test NAME SECONDS: the test's status; 124 when it takes longer.
 run_test() {
     local name=$1 limit=$2 status
-    mkdir -p "/tmp/test/$name" "$results/$name"
-    cd "/tmp/test/$name" || return
+    mkdir -p "$results/$name"
     OUT=$results/$name setsid bash "/bed/$name.sh" </dev/null 2>&1 &
     local test=$!
     (sleep "$limit" && echo "it takes longer than $limit s" && kill -TERM -- "-$test") &
@@ -45,8 +44,11 @@ for entry in $TESTS; do
     seconds=$(awk "BEGIN { print $EPOCHREALTIME - $start }")
     # Logs of failures are for reading: the domains' consoles with the test's own files.
     destroy_domains || { echo "it leaves domains behind that cannot be destroyed" && [ "$status" -ne 0 ] || status=1; }
+    if [ "$status" -ne 0 ]; then
+        tail -n 8 /var/log/xen/console/guest-*.log
+    fi
     mkdir -p "$results/$name/console"
     mv /var/log/xen/console/guest-* "$results/$name/console/" 2>/dev/null
-    rm -rf "/tmp/test/$name" /tmp/*.cfg
+    rm -rf /files/* /tmp/*
     echo "@test end $name $status $seconds"
 done

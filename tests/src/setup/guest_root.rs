@@ -13,6 +13,7 @@ use crate::cache::Cache;
 const FLAVOURS: [(&str, &str); 2] = [("cloud", "-cloud-arm64"), ("generic", "-arm64")];
 
 const PROGRAMS: &[&str] = &[
+    "usr/bin/bash",
     "usr/bin/busybox",
     "usr/bin/fallocate",
     "usr/sbin/blkdiscard",
