@@ -1,5 +1,7 @@
 //! `cargo xtask`: the one tool of the project. It makes the test bed and runs all that is built on it.
 
+#![forbid(unsafe_code)]
+
 mod bed;
 mod bench;
 mod boot_tests;

@@ -10,12 +10,15 @@ use anyhow::{Context, Result};
 use crate::setup::TARGET;
 use crate::{image, setup, tool};
 
-/// The only places that may hold unsafe code: folders end with a slash. Everything else must do without.
-const UNSAFE_MAY_BE_IN: [&str; 6] = [
+/// The only places of the unikernel that may hold unsafe code: folders end with a slash. Everything else must do without; the tests'
+/// package forbids it, and hosted tests (which play Xen and guests) are not part of the image.
+const UNSAFE_MAY_BE_IN: [&str; 8] = [
     "boot/src/",
     "drivers/src/sys.rs",
     "kernel/src/abi/",
     "kernel/src/arch/",
+    "kernel/src/bare.rs",
+    "kernel/src/logger.rs",
     "kernel/src/mm/",
     "kernel/src/xen/",
 ];
@@ -79,7 +82,9 @@ fn unsafe_is_in_its_places(workspace: &Path) -> Result<bool> {
         "--cached",
         "--others",
         "--exclude-standard",
-        "*.rs",
+        "boot/src/*.rs",
+        "drivers/src/*.rs",
+        "kernel/src/*.rs",
     ]))?;
     let mut holds = true;
     for file in listing.lines().filter(|file| !UNSAFE_MAY_BE_IN.iter().any(|place| file.starts_with(place))) {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use object::{Object, ObjectSection, ObjectSymbol, SectionKind, SymbolKind};
+use object::{Object, ObjectSection, ObjectSymbol, SectionFlags, SymbolKind, elf};
 
 use crate::{image, setup};
 
@@ -20,10 +20,8 @@ pub fn run() -> Result<ExitCode> {
     let elf = fs::read(&image.elf).with_context(|| format!("cannot read {}", image.elf.display()))?;
     let file = object::File::parse(elf.as_slice())?;
     let mut sizes = vec![("image file".to_owned(), fs::metadata(&image.flat)?.len())];
-    for section in file.sections().filter(|section| section.address() != 0 && section.size() > 0) {
-        if !matches!(section.kind(), SectionKind::Metadata | SectionKind::Other) {
-            sizes.push((section.name()?.to_owned(), section.size()));
-        }
+    for section in file.sections().filter(|section| is_loaded(section) && section.size() > 0) {
+        sizes.push((section.name()?.to_owned(), section.size()));
     }
     let budget = budget(&image::workspace()?.join("README.md"))?;
     let mut exceeded = Vec::new();
@@ -49,6 +47,10 @@ pub fn run() -> Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
+fn is_loaded(section: &object::Section) -> bool {
+    matches!(section.flags(), SectionFlags::Elf { sh_flags, .. } if sh_flags.0 & elf::SHF_ALLOC.0 != 0)
+}
+
 /// Bytes of code and of data by crate and first module.
 fn by_module(file: &object::File) -> Vec<(String, (u64, u64))> {
     let mut modules: BTreeMap<String, (u64, u64)> = BTreeMap::new();
@@ -69,19 +71,21 @@ fn by_module(file: &object::File) -> Vec<(String, (u64, u64))> {
     result
 }
 
-/// `crate::module` of a mangled name. A generic's instance counts for the type that it is about, `<crate::module::Type as …>`.
+/// `crate::module` of a mangled name; of `<Type as Trait>::method`, the type's, or the trait's when the type is no crate's. A name
+/// that is not mangled stays as it is.
 fn module_of(name: &str) -> String {
     let name = format!("{:#}", rustc_demangle::demangle(name));
-    let path = name.trim_start_matches(['<', '&']).trim_start_matches("mut ").trim_start_matches("dyn ");
-    let mut parts =
-        path.split("::").map(|part| part.split(['<', '>', ' ', '[', '(', '{']).next().unwrap_or_default());
-    match (parts.next(), parts.next()) {
-        (Some(first), Some(second)) if second.starts_with(|letter: char| letter.is_ascii_lowercase()) => {
-            format!("{first}::{second}")
-        }
-        (Some(first), Some(_)) => first.to_owned(),
-        _ => "(no module)".to_owned(),
-    }
+    let (one, other) = name.trim_start_matches('<').split_once(" as ").unwrap_or((&name, &name));
+    module_of_path(one).or_else(|| module_of_path(other)).unwrap_or(name)
+}
+
+fn module_of_path(path: &str) -> Option<String> {
+    let path = path.trim_start_matches(['<', '&', '[']).trim_start_matches("mut ").trim_start_matches("dyn ");
+    let end = path.find(['<', '>', ' ', ']', '(', '{', ',']).unwrap_or(path.len());
+    let mut parts = path[..end].split("::").filter(|part| !part.is_empty());
+    let (first, second) = (parts.next()?, parts.next()?);
+    let is_module = second.starts_with(|letter: char| letter.is_ascii_lowercase());
+    Some(if is_module { format!("{first}::{second}") } else { first.to_owned() })
 }
 
 /// The lines `| NAME | N KiB |` of the README, in bytes.
@@ -118,6 +122,8 @@ mod tests {
     #[test]
     fn names_are_put_to_modules() {
         assert_eq!(module_of("_ZN6kernel3run4loop17h0123456789abcdefE"), "kernel::run");
-        assert_eq!(module_of("memcpy"), "(no module)");
+        assert_eq!(module_of("<&T as core::fmt::Debug>::fmt"), "core::fmt");
+        assert_eq!(module_of("<drivers::virtio::blk::Disk as drivers::Block>::read"), "drivers::virtio");
+        assert_eq!(module_of("memcpy"), "memcpy");
     }
 }
