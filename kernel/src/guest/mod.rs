@@ -24,7 +24,7 @@ use crate::mm::pinned::{ForeignMemory, ForeignPinned};
 use crate::xen::DomainId;
 use crate::xen::dm::RangeChange;
 use crate::xen::event::Port;
-use crate::xen::hypercall::HypercallError;
+use crate::xen::hypercall::{Errno, HypercallError};
 use crate::xen::ioreq::{Access, IoreqServer};
 use irq::GuestInterrupt;
 
@@ -92,8 +92,11 @@ impl Guest {
     /// Puts `device` at guest address `base` and claims its registers.
     ///
     /// # Errors
-    /// Xen's answer, EEXIST when another device is there.
+    /// Xen's answer, EEXIST when another device is there; EINVAL when there are no such addresses.
     pub fn attach(&mut self, id: DeviceId, base: u64, device: GuestDevice) -> Result<(), HypercallError> {
+        if base.checked_add(DEVICE_BYTES).is_none() {
+            return Err(HypercallError { operation: "claim guest addresses", errno: Errno::EINVAL });
+        }
         self.server.change_range(RangeChange::Claim, base, base + DEVICE_BYTES - 1)?;
         self.devices.push(Attached { id, base, device, active: false });
         Ok(())
