@@ -24,7 +24,7 @@ use drivers::volume::spec::VolumeSpec;
 
 use super::irq::GuestInterrupt;
 use super::table::GuestTable;
-use super::{DeviceId, GuestDevice};
+use super::{DeviceId, Guest, GuestDevice};
 use crate::limits::HEAP_HEADROOM_BYTES;
 use crate::mm::frames::FrameAllocator;
 use crate::xen::DomainId;
@@ -160,16 +160,32 @@ impl Control {
         Ok(Some(reason))
     }
 
-    /// Looks at every disk there is.
+    /// Looks at every disk there is, and takes those away that are no longer there.
     async fn scan(&self) -> Result<(), StoreError> {
+        let mut listed = Vec::new();
         for guest in self.list(DISKS).await? {
             for device in self.list(&format!("{DISKS}/{guest}")).await? {
                 if let Some((disk, _)) = Disk::from_path(&format!("{DISKS}/{guest}/{device}")) {
                     self.reconcile(disk).await?;
+                    listed.push(disk);
                 }
             }
         }
+        for disk in self.served() {
+            if !listed.contains(&disk) {
+                self.reconcile(disk).await?;
+            }
+        }
         Ok(())
+    }
+
+    fn served(&self) -> Vec<Disk> {
+        let guests = self.guests.borrow();
+        let disks = |guest: &Guest| {
+            let domain = guest.domain();
+            guest.devices().map(move |device| Disk { guest: domain, device }).collect::<Vec<_>>()
+        };
+        guests.iter().flat_map(disks).collect()
     }
 
     async fn list(&self, path: &str) -> Result<Vec<String>, StoreError> {

@@ -102,10 +102,15 @@ impl Guest {
         Ok(())
     }
 
+    /// Its devices.
+    pub fn devices(&self) -> impl Iterator<Item = DeviceId> + '_ {
+        self.devices.iter().map(|attached| attached.id)
+    }
+
     /// Whether there is a device `id`.
     #[must_use]
     pub fn has(&self, id: DeviceId) -> bool {
-        self.devices.iter().any(|attached| attached.id == id)
+        self.devices().any(|device| device == id)
     }
 
     /// Whether it has no devices.

@@ -51,13 +51,18 @@ impl GuestTable {
     /// Number of guests.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.guests.iter().flatten().count()
+        self.iter().count()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// All guests.
+    pub fn iter(&self) -> impl Iterator<Item = &Guest> {
+        self.guests.iter().flatten()
     }
 
     /// The guest that is `domain`, if we serve it.
