@@ -206,3 +206,7 @@ impl Drop for Guest {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "guest_tests.rs"]
+mod tests;

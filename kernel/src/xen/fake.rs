@@ -66,6 +66,14 @@ pub enum Leak {
     MappedOverItself { gfn: u64, domain: u16 },
 }
 
+/// A kind of calls to be refused: first some pass, then so many are refused.
+struct Refusal {
+    kind: Call,
+    passing: usize,
+    refused: usize,
+    error: Errno,
+}
+
 struct Xen {
     machine: Machine,
     physmap: BTreeMap<u64, Entry>,
@@ -82,8 +90,7 @@ struct Xen {
     /// The server that a vCPU waits for.
     waits: BTreeMap<(u16, usize), u16>,
     calls: BTreeMap<Call, usize>,
-    /// Calls to be refused: the kind, how many of it pass before, the error.
-    refusals: Vec<(Call, usize, Errno)>,
+    refusals: Vec<Refusal>,
     leaks: Vec<Leak>,
 }
 
@@ -129,14 +136,16 @@ impl Xen {
     /// Counts a call, and refuses it when the test wants so.
     fn record(&mut self, kind: Call) -> Result<(), Errno> {
         *self.calls.entry(kind).or_default() += 1;
-        let Some(index) = self.refusals.iter().position(|(refused, ..)| *refused == kind) else {
+        let mut refusals = self.refusals.iter_mut();
+        let Some(refusal) = refusals.find(|refusal| refusal.kind == kind && refusal.refused > 0) else {
             return Ok(());
         };
-        if self.refusals[index].1 > 0 {
-            self.refusals[index].1 -= 1;
+        if refusal.passing > 0 {
+            refusal.passing -= 1;
             return Ok(());
         }
-        Err(self.refusals.remove(index).2)
+        refusal.refused -= 1;
+        Err(refusal.error)
     }
 
     /// A domain that we may have to do with.
@@ -244,7 +253,17 @@ impl FakeXen {
 
     /// Refuses one call of a kind, after `passing` of them.
     pub fn refuse(&self, kind: Call, passing: usize, error: Errno) {
-        self.0.borrow_mut().refusals.push((kind, passing, error));
+        self.0.borrow_mut().refusals.push(Refusal { kind, passing, refused: 1, error });
+    }
+
+    /// Refuses every call of a kind, after `passing` of them, until [`Self::allow_all`].
+    pub fn refuse_all(&self, kind: Call, passing: usize, error: Errno) {
+        self.0.borrow_mut().refusals.push(Refusal { kind, passing, refused: usize::MAX, error });
+    }
+
+    /// Refuses nothing any more.
+    pub fn allow_all(&self) {
+        self.0.borrow_mut().refusals.clear();
     }
 
     /// Calls of a kind so far.

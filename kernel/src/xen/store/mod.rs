@@ -28,7 +28,7 @@ mod transaction;
 mod wire;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use error::StoreError;
 pub use events::WatchEvent;

@@ -121,6 +121,12 @@ impl Fake {
         self.changed(path);
     }
 
+    /// Somebody else removes a node and everything below.
+    pub fn remove(&mut self, path: &str) {
+        remove(&mut self.tree, path);
+        self.changed(path);
+    }
+
     pub fn open_transactions(&self) -> usize {
         self.transactions.len()
     }
@@ -189,8 +195,7 @@ impl Fake {
             }
             13 => {
                 let path = absolute(&string()?);
-                let below = format!("{path}/");
-                self.tree_of(request)?.retain(|node, _| *node != path && !node.starts_with(&below));
+                remove(self.tree_of(request)?, &path);
                 self.changed_by(request, &path);
                 Ok(b"OK\0".to_vec())
             }
@@ -297,6 +302,11 @@ fn write(tree: &mut Tree, path: &str, value: &[u8]) {
         tree.entry(path[..end].to_string()).or_default();
     }
     tree.insert(path.to_string(), value.to_vec());
+}
+
+fn remove(tree: &mut Tree, path: &str) {
+    let below = format!("{path}/");
+    tree.retain(|node, _| node != path && !node.starts_with(&below));
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -3,7 +3,7 @@
 //! The bed here is driven by notifications alone: a side that forgets to send one hangs the test.
 
 mod calls;
-mod fake;
+pub(crate) mod fake;
 mod faults;
 mod requests;
 mod transactions;
