@@ -8,8 +8,10 @@ mkdir -p "$OUT"
 . /run/job/job.env
 
 if [ ! -s /run/job/script.sh ]; then
-    # No script: a shell on the console.
-    exec setsid -c bash --rcfile /bed/bed.sh -i </dev/hvc0 >/dev/hvc0 2>&1
+    # No script: a shell on the console; the machine ends with it.
+    export TERM=linux PS1='dom0:\w# '
+    setsid -c bash --rcfile /bed/bed.sh -i </dev/hvc0 >/dev/hvc0 2>&1
+    poweroff -f
 fi
 
 exec 3<>/dev/vport0p1

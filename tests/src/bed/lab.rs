@@ -188,7 +188,7 @@ impl Lab {
     pub fn shell(&self, parts: &Parts, workspace: &Path, job: &Job) -> Result<()> {
         let (folder, _lock) = self.folder()?;
         let disks = self.make_disks(parts, workspace, &folder, Some(job))?;
-        println!("Dom0 comes up in about 10 s. Leave by `poweroff -f`, or Ctrl-A x to stop the machine.");
+        println!("Dom0 comes up in about 10 s. Leave by `exit`, or Ctrl-A x to stop the machine.");
         let mut machine = Machine(qemu::start(self, parts, &folder, &disks, Console::Terminal)?);
         machine.0.wait().context("cannot wait for QEMU")?;
         Ok(())
