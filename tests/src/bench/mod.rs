@@ -30,7 +30,12 @@ pub struct Measured {
 }
 
 /// Boots the release Xen, with time counted in instructions, and runs the script `tests/bench/NAME.sh`.
-pub fn measure(name: &str, cpu: &str, environment: &[(&str, String)]) -> Result<Measured> {
+pub fn measure(
+    name: &str,
+    cpu: &str,
+    xen_arguments: &[String],
+    environment: &[(&str, String)],
+) -> Result<Measured> {
     let workspace = image::workspace()?;
     let parts = setup::everything(&workspace)?;
     let image = image::build()?;
@@ -41,6 +46,7 @@ pub fn measure(name: &str, cpu: &str, environment: &[(&str, String)]) -> Result<
         xen: Flavour::Release,
         cpu: cpu.to_owned(),
         deterministic: true,
+        xen_arguments: xen_arguments.to_vec(),
         ..Lab::default()
     };
     let files = tools::files(&workspace)?;
@@ -88,7 +94,7 @@ impl Measured {
             "\
 time     virtual: one ns is one instruction of the whole machine (QEMU -icount shift=0,sleep=off)
 machine  {}, virt, {}, GICv{}, 1 processor, {} of memory
-Xen      {} ({}), IOREQ and FLASK, enforcing; Dom0: Debian's cloud kernel, {}, 1 vCPU
+Xen      {} ({}), IOREQ and FLASK, enforcing{}; Dom0: Debian's cloud kernel, {}, 1 vCPU
 driver   driver-domain.img {} KiB, commit {}
 ",
             qemu_version(),
@@ -97,6 +103,7 @@ driver   driver-domain.img {} KiB, commit {}
             lab.memory,
             xen::RELEASE,
             lab.xen.name(),
+            lab.xen_arguments.iter().map(|argument| format!(", {argument}")).collect::<String>(),
             lab.dom0_memory,
             self.image_bytes / 1024,
             commit(),
