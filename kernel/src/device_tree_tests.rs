@@ -68,13 +68,16 @@ impl Blob {
     }
 }
 
+/// Start and size of each range of a `reg`.
+type Registers = Vec<(u64, u64)>;
+
 /// What differs between the device trees of these tests.
 #[derive(Clone)]
 struct Tree {
-    banks: Vec<(u64, u64)>,
-    hypervisor: Option<Vec<(u64, u64)>>,
+    banks: Registers,
+    hypervisor: Option<Registers>,
     event_interrupt: Option<[u32; 3]>,
-    gic: Option<(&'static [u8], Vec<(u64, u64)>)>,
+    gic: Option<(&'static [u8], Registers)>,
     bootargs: Option<&'static str>,
     initrd: Option<(Vec<u32>, Vec<u32>)>,
 }
@@ -165,7 +168,7 @@ fn bytes((start, size): (u64, u64)) -> Range<u64> {
 fn a_domain_is_read_as_xl_describes_it() {
     let blob = domain().build();
     let machine = Machine::read(&blob).unwrap();
-    assert_eq!(machine.memory[..], [0x4000_0000..0x4200_0000]);
+    assert_eq!(machine.memory[..], [bytes((0x4000_0000, 32 << 20))]);
     assert_eq!(machine.extended_regions[..], EXTENDED.map(bytes));
     assert_eq!(machine.event_interrupt, 31);
     assert_eq!((machine.initrd, machine.command_line), (None, "window=4M log=debug"));

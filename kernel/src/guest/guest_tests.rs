@@ -3,8 +3,10 @@
 //! | file | what |
 //! |---|---|
 //! | `dispatch_tests` | from a vCPU's access to the device, the work, and the teardown |
+//! | `control_bed` | the bed with xenstore |
 //! | `control_tests` | disks come and go in xenstore |
 //! | `refusal_tests` | disks that are refused, and what that leaves |
+//! | `life_tests` | random lives of guests and disks |
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -21,6 +23,10 @@ use crate::xen::fake::{FakeXen, Outcome};
 mod control;
 #[path = "dispatch_tests.rs"]
 mod dispatch;
+#[path = "life_tests.rs"]
+mod life;
+#[path = "control_bed.rs"]
+mod plane;
 #[path = "refusal_tests.rs"]
 mod refusal;
 
@@ -167,6 +173,7 @@ impl<'a> Driver<'a> {
 
     fn start(&self, descriptors: u64) {
         self.set(register::STATUS, 0);
+        self.write(AVAILABLE, &[0; 0x2000]);
         self.set(register::STATUS, 1);
         self.set(register::STATUS, 3);
         self.set(register::DRIVER_FEATURES_SELECT, 1);

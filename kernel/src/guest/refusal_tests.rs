@@ -2,7 +2,7 @@
 
 use alloc::string::String;
 
-use super::control::{DISK, Disk, Plane, set_heap_free};
+use super::plane::{DISK, Disk, Plane, set_heap_free};
 use super::*;
 use crate::limits::HEAP_HEADROOM_BYTES;
 use crate::xen::fake::Call;

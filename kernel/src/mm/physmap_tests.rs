@@ -19,11 +19,10 @@ fn page(place: u64) -> ForeignPage {
     ForeignPage::new(GUEST, GuestFrame(RAM + place)).unwrap()
 }
 
+type Outcomes = Vec<(SlotIndex, Result<(), Errno>)>;
+
 /// Maps `moves` and collects what is said about each.
-fn map(
-    window: &mut Window,
-    moves: &[(SlotIndex, ForeignPage)],
-) -> Result<Vec<(SlotIndex, Result<(), Errno>)>, HypercallError> {
+fn map(window: &mut Window, moves: &[(SlotIndex, ForeignPage)]) -> Result<Outcomes, HypercallError> {
     let mut outcomes = Vec::new();
     window.map(GUEST, moves, |slot, result| outcomes.push((slot, result)))?;
     Ok(outcomes)
