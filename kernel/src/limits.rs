@@ -22,4 +22,4 @@ pub const PAGES_PER_PIN: usize = 1024;
 
 /// How long the idle loop looks for more work before it sleeps, giving the processor away at each turn. An answer
 /// often brings the next request at once, and a look costs less than a kick, or than sleeping and being woken.
-pub const POLL_NS: u64 = 20_000;
+pub const POLL_NS: u64 = 60_000;

@@ -54,9 +54,13 @@ impl Loop {
             if self.events.any(self.highest_port()) {
                 news = self.take_events();
                 quiet_since_ns = None;
-            } else if worked {
+                continue;
+            }
+            let now_ns = now_ns();
+            let quiet_ns = now_ns.saturating_sub(*quiet_since_ns.get_or_insert(now_ns));
+            if worked {
                 quiet_since_ns = None;
-            } else if now_ns() - *quiet_since_ns.get_or_insert_with(now_ns) < POLL_NS {
+            } else if quiet_ns < POLL_NS {
                 sched::yield_processor();
             } else if self.guests.borrow_mut().settle() {
                 self.sleep();
