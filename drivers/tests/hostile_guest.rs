@@ -16,8 +16,9 @@ const SECTORS: usize = 64;
 /// Calls of `process` after which a bounded device has done all that a ring can hold.
 const ENOUGH_CALLS: usize = 64;
 
+/// PROPTEST_CASES in the environment says how many cases; 256 otherwise.
 fn config() -> ProptestConfig {
-    ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() }
+    ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
 }
 
 fn width() -> impl Strategy<Value = Width> {

@@ -173,3 +173,25 @@ fn full_ring_is_served() {
     assert_eq!(guest.used_index(), 2 * SIZE);
     assert!(!guest.needs_reset());
 }
+
+#[test]
+fn requests_of_many_buffers_are_few_at_a_time() {
+    let mut guest = guest(Features::EVENT_IDX | Features::INDIRECT_DESC);
+    let mut buffers = vec![(common::HEADER, 16, false)];
+    buffers.extend([(common::DATA, 2, true); 254]);
+    buffers.push((common::STATUS_BYTE, 1, true));
+    guest.set_chain(common::TABLE, 0, &buffers);
+    guest.set_descriptor(common::DESCRIPTORS, 0, (common::TABLE, 256 * 16), common::INDIRECT, 0);
+    make_available(&mut guest, SIZE);
+    let _ = guest.write(QUEUE_NOTIFY, 0);
+    assert_eq!(guest.device.process(), Progress { requests: 2, more: true });
+}
+
+#[test]
+fn requests_of_many_bytes_are_few_at_a_time() {
+    let mut guest = guest(Features::EVENT_IDX);
+    guest.set_request(0, 0, &[(common::DATA, 128 * 1024, true)]);
+    make_available(&mut guest, SIZE);
+    let _ = guest.write(QUEUE_NOTIFY, 0);
+    assert_eq!(guest.device.process(), Progress { requests: 8, more: true });
+}

@@ -215,3 +215,42 @@ fn check_ranges(readable_data: u32) -> Result<u32, Status> {
         Err(Status::IoError)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LARGE: Geometry = Geometry { sectors: 1 << 40, block_bytes: 512, read_only: false };
+
+    fn header(kind: u32) -> Header {
+        Header { kind: U32::new(kind), ..Header::default() }
+    }
+
+    fn range(sectors: u32) -> RawRange {
+        RawRange { sectors: U32::new(sectors), ..RawRange::default() }
+    }
+
+    #[test]
+    fn transfers_are_limited_to_what_configuration_allows() {
+        let most = Request::Read { sector: 0, length: MAX_DATA_BYTES };
+        assert_eq!(parse(header(T_IN), 0, MAX_DATA_BYTES, LARGE), Ok(most));
+        assert_eq!(parse(header(T_IN), 0, MAX_DATA_BYTES + 512, LARGE), Err(Status::IoError));
+        assert_eq!(parse(header(T_OUT), MAX_DATA_BYTES + 512, 0, LARGE), Err(Status::IoError));
+    }
+
+    #[test]
+    fn ranges_are_limited_to_what_configuration_allows() {
+        let most = SectorRange { sector: 0, sectors: MAX_RANGE_SECTORS };
+        assert_eq!(parse_range(range(MAX_RANGE_SECTORS), RangeKind::Discard, LARGE), Ok(most));
+        let more = range(MAX_RANGE_SECTORS + 1);
+        assert_eq!(parse_range(more, RangeKind::WriteZeroes, LARGE), Err(Status::IoError));
+    }
+
+    #[test]
+    fn empty_transfers_are_fine_up_to_the_end() {
+        let at = |sector| Header { sector: U64::new(sector), ..header(T_IN) };
+        let request = Request::Read { sector: LARGE.sectors, length: 0 };
+        assert_eq!(parse(at(LARGE.sectors), 0, 0, LARGE), Ok(request));
+        assert_eq!(parse(at(LARGE.sectors + 1), 0, 0, LARGE), Err(Status::IoError));
+    }
+}
