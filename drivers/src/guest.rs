@@ -1,6 +1,6 @@
 //! What a device model may ask of its guest: memory, and an interrupt line.
 //!
-//! The kernel implements these traits over foreign and granted pages, [`crate::fake`] over host memory. A guest
+//! The kernel implements these traits over foreign and granted pages, `fake` over host memory. A guest
 //! keeps running on its own vCPUs while a device model reads, so **nothing here ever hands out a Rust
 //! reference to guest memory**: every access copies a value out or in, and the copy is what gets validated.
 
