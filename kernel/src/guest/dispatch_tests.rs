@@ -285,3 +285,11 @@ fn a_guest_that_cannot_be_served_is_not_in_the_table() {
     assert!(bed.attach(A, 0, BASE, 8).is_err());
     assert_eq!((bed.table.borrow().len(), bed.left(A)), (0, (0, 0, 0, 0)));
 }
+
+#[test]
+fn a_removed_guest_has_no_ports_to_wait_for() {
+    let bed = Bed::with_disk();
+    bed.attach(B, 0, BASE, 8).unwrap();
+    bed.table.borrow_mut().remove(A);
+    assert_eq!(bed.table.borrow().ports().count(), 2);
+}
