@@ -159,6 +159,11 @@ impl Pager {
         }
     }
 
+    /// Gives one pin of the slot that holds `address` back.
+    pub fn unpin_at(&mut self, address: usize) {
+        self.unpin((address.wrapping_sub(self.window.address(0)) / PAGE_BYTES) as u32);
+    }
+
     /// Unmaps all pages of `domain` that are not pinned. Returns how many are.
     pub fn forget(&mut self, domain: DomainId) -> usize {
         let mut kept = 0;

@@ -2,6 +2,7 @@
 
 use alloc::rc::Rc;
 use core::cell::RefCell;
+use core::ops::Range;
 use core::ptr;
 
 use drivers::guest::{GuestMemory, GuestRegion, MemoryError, PinnedMemory};
@@ -25,15 +26,14 @@ pub struct ForeignMemory {
 struct Piece {
     /// Offset of the first byte in the whole range.
     start: u32,
-    /// Where it is mapped.
+    /// Where it is mapped: in the slot of its page.
     address: usize,
 }
 
 /// Pinned regions of a guest, unpinned when dropped.
 pub struct ForeignPinned {
     pager: Rc<RefCell<Pager>>,
-    slots: PinnedSlots,
-    /// One a page and region, ascending by `start`.
+    /// One a page and region, ascending by `start`. Small requests need no memory from the heap.
     pieces: SmallVec<[Piece; 4]>,
     length: u32,
 }
@@ -46,70 +46,100 @@ impl ForeignMemory {
     }
 }
 
-/// First and last frame of a region; none when it wraps around. Empty regions have no frames.
-fn frames_of(region: &GuestRegion) -> Option<core::ops::Range<u64>> {
-    let start = region.address.0;
-    let end = start.checked_add(u64::from(region.length))?;
-    if region.length == 0 {
-        return Some(0..0);
-    }
-    Some(start / PAGE_BYTES as u64..end.div_ceil(PAGE_BYTES as u64))
+/// The frames of regions, in order. A region that wraps around, or is empty, has none.
+#[derive(Clone)]
+struct Frames<'a> {
+    regions: core::slice::Iter<'a, GuestRegion>,
+    /// What is left of the region under way.
+    frames: Range<u64>,
 }
 
-fn all_frames(regions: &[GuestRegion]) -> impl Iterator<Item = GuestFrame> + Clone {
-    regions.iter().filter_map(frames_of).flatten().map(GuestFrame)
+impl<'a> Frames<'a> {
+    fn new(regions: &'a [GuestRegion]) -> Self {
+        Self { regions: regions.iter(), frames: 0..0 }
+    }
+}
+
+impl Iterator for Frames<'_> {
+    type Item = GuestFrame;
+
+    fn next(&mut self) -> Option<GuestFrame> {
+        loop {
+            if let Some(frame) = self.frames.next() {
+                return Some(GuestFrame(frame));
+            }
+            self.frames = frames_of(self.regions.next()?).unwrap_or(0..0);
+        }
+    }
+}
+
+/// First frame and the one after the last of a region; none when it wraps around.
+fn frames_of(region: &GuestRegion) -> Option<Range<u64>> {
+    let start = region.address.0;
+    let end = start.checked_add(u64::from(region.length))?;
+    let last = if region.length == 0 { start } else { end.div_ceil(PAGE_BYTES as u64) * PAGE_BYTES as u64 };
+    Some(start / PAGE_BYTES as u64..last / PAGE_BYTES as u64)
+}
+
+/// Number of pages and bytes of `regions`, which must not be more than one pin may hold.
+fn measure(regions: &[GuestRegion]) -> Result<(usize, u32), MemoryError> {
+    let (mut pages, mut length) = (0, 0_u32);
+    for region in regions {
+        let frames = frames_of(region).ok_or(MemoryError::NotMapped(region.address.0))?;
+        pages += frames.end - frames.start;
+        length = length.checked_add(region.length).ok_or(MemoryError::OutOfRange)?;
+    }
+    if pages > PAGES_PER_PIN as u64 {
+        return Err(MemoryError::Exhausted);
+    }
+    Ok((pages as usize, length))
 }
 
 impl GuestMemory for ForeignMemory {
     type Pinned = ForeignPinned;
 
     fn pin(&self, regions: &[GuestRegion]) -> Result<ForeignPinned, MemoryError> {
-        let mut pages = 0;
-        let mut length: u32 = 0;
-        for region in regions {
-            let frames = frames_of(region).ok_or(MemoryError::NotMapped(region.address.0))?;
-            pages += frames.end - frames.start;
-            length = length.checked_add(region.length).ok_or(MemoryError::OutOfRange)?;
-        }
-        if pages > PAGES_PER_PIN as u64 {
-            return Err(MemoryError::Exhausted);
-        }
-        let mut pinned = ForeignPinned {
-            pager: self.pager.clone(),
-            slots: PinnedSlots::new(),
-            pieces: SmallVec::new(),
-            length,
-        };
-        let count = pages as usize;
-        pinned.slots.try_reserve(count).map_err(|_| MemoryError::Exhausted)?;
-        pinned.pieces.try_reserve(count).map_err(|_| MemoryError::Exhausted)?;
+        let (pages, length) = measure(regions)?;
+        let mut slots = PinnedSlots::new();
+        let mut pieces = SmallVec::new();
+        slots.try_reserve(pages).map_err(|_| MemoryError::Exhausted)?;
+        pieces.try_reserve(pages).map_err(|_| MemoryError::Exhausted)?;
         let mut pager = self.pager.borrow_mut();
-        pager.pin(self.domain, &all_frames(regions), &mut pinned.slots)?;
-        let mut slots = pinned.slots.iter();
+        pager.pin(self.domain, &Frames::new(regions), &mut slots)?;
+        let mut slots = slots.iter();
         let mut start = 0;
         for region in regions {
             let mut offset = region.address.0 as usize % PAGE_BYTES;
-            let mut left = region.length as usize;
-            while left > 0 {
+            let end = start + region.length;
+            while start < end {
                 let Some(slot) = slots.next() else { break };
-                pinned.pieces.push(Piece { start, address: pager.address(*slot) + offset });
-                let bytes = left.min(PAGE_BYTES - offset);
-                left -= bytes;
+                pieces.push(Piece { start, address: pager.address(*slot) + offset });
+                start += (end - start).min((PAGE_BYTES - offset) as u32);
                 offset = 0;
-                start += bytes as u32;
             }
         }
-        drop(pager);
-        Ok(pinned)
+        Ok(ForeignPinned { pager: self.pager.clone(), pieces, length })
     }
 
     fn prefetch(&self, regions: &[GuestRegion]) {
-        self.pager.borrow_mut().prefetch(self.domain, all_frames(regions));
+        self.pager.borrow_mut().prefetch(self.domain, Frames::new(regions));
     }
 }
 
 impl ForeignPinned {
-    /// Calls `visit(address, offset in the range, bytes)` for each stretch of `offset..offset + length` that lies in one page.
+    /// Index of the piece that holds the byte at `offset`.
+    fn piece_at(&self, offset: u32) -> usize {
+        let pieces = self.pieces.as_slice();
+        let behind = if pieces.len() <= self.pieces.inline_size() {
+            pieces.iter().position(|piece| piece.start > offset).unwrap_or(pieces.len())
+        } else {
+            pieces.partition_point(|piece| piece.start <= offset)
+        };
+        behind.saturating_sub(1)
+    }
+
+    /// Calls `visit(address, offset in the range, bytes)` for each stretch of `offset..offset + length` that lies in
+    /// one page.
     fn visit(
         &self,
         offset: u32,
@@ -119,12 +149,14 @@ impl ForeignPinned {
         let length = u32::try_from(length).map_err(|_| MemoryError::OutOfRange)?;
         let end =
             offset.checked_add(length).filter(|end| *end <= self.length).ok_or(MemoryError::OutOfRange)?;
+        if length == 0 {
+            return Ok(());
+        }
+        let mut pieces = self.pieces.get(self.piece_at(offset)..).unwrap_or_default().iter().peekable();
         let mut at = offset;
-        let mut index = self.pieces.partition_point(|piece| piece.start <= offset).saturating_sub(1);
         while at < end {
-            let piece = self.pieces.get(index).ok_or(MemoryError::OutOfRange)?;
-            index += 1;
-            let piece_end = self.pieces.get(index).map_or(self.length, |next| next.start);
+            let piece = pieces.next().ok_or(MemoryError::OutOfRange)?;
+            let piece_end = pieces.peek().map_or(self.length, |next| next.start);
             let bytes = end.min(piece_end) - at;
             visit(piece.address + (at - piece.start) as usize, (at - offset) as usize, bytes as usize);
             at += bytes;
@@ -132,15 +164,19 @@ impl ForeignPinned {
         Ok(())
     }
 
-    /// Address of the half-word at `offset`, in one page by being even.
+    /// Address of the half-word at `offset`, which must be even and lie in one page.
     fn half_word(&self, offset: u32) -> Result<*mut u16, MemoryError> {
-        let mut address = None;
-        self.visit(offset, size_of::<u16>(), |at, _, bytes| {
-            if bytes == size_of::<u16>() && at % align_of::<u16>() == 0 {
-                address = Some(at);
-            }
-        })?;
-        address.map(ptr::with_exposed_provenance_mut).ok_or(MemoryError::OutOfRange)
+        let bytes = size_of::<u16>() as u32;
+        let index = self.piece_at(offset);
+        let piece = self.pieces.get(index).ok_or(MemoryError::OutOfRange)?;
+        let piece_end = self.pieces.get(index + 1).map_or(self.length, |next| next.start);
+        let address = piece.address + (offset - piece.start) as usize;
+        if offset.checked_add(bytes).is_none_or(|end| end > piece_end)
+            || !address.is_multiple_of(align_of::<u16>())
+        {
+            return Err(MemoryError::OutOfRange);
+        }
+        Ok(ptr::with_exposed_provenance_mut(address))
     }
 }
 
@@ -191,8 +227,8 @@ impl PinnedMemory for ForeignPinned {
 impl Drop for ForeignPinned {
     fn drop(&mut self) {
         let mut pager = self.pager.borrow_mut();
-        for slot in self.slots.drain(..) {
-            pager.unpin(slot);
+        for piece in &self.pieces {
+            pager.unpin_at(piece.address);
         }
     }
 }
