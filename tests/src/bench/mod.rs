@@ -5,7 +5,7 @@ mod table;
 mod tools;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -25,8 +25,9 @@ pub struct Measured {
     /// What the script and the guests wrote down.
     pub records: Records,
     lab: Lab,
-    folder: std::path::PathBuf,
+    folder: PathBuf,
     image_bytes: u64,
+    commit: String,
 }
 
 /// Boots the release Xen, with time counted in instructions, and runs the script `tests/bench/NAME.sh`.
@@ -38,9 +39,11 @@ pub fn measure(
 ) -> Result<Measured> {
     let workspace = image::workspace()?;
     let parts = setup::everything(&workspace)?;
+    let commit = commit();
     let image = image::build()?;
     let mut bed_files = image::bed_files(&workspace)?;
     bed_files.push(image.flat.clone());
+    let image_bytes = fs::metadata(&image.flat)?.len();
     let lab = Lab {
         name: format!("bench-{name}"),
         xen: Flavour::Release,
@@ -71,7 +74,7 @@ pub fn measure(
         );
     }
     let folder = outcome.results.parent().context("the results are nowhere")?.to_owned();
-    Ok(Measured { records, lab, folder, image_bytes: fs::metadata(&image.flat)?.len() })
+    Ok(Measured { records, lab, folder, image_bytes, commit })
 }
 
 impl Measured {
@@ -106,7 +109,7 @@ driver   driver-domain.img {} KiB, commit {}
             lab.xen_arguments.iter().map(|argument| format!(", {argument}")).collect::<String>(),
             lab.dom0_memory,
             self.image_bytes / 1024,
-            commit(),
+            self.commit,
         )
     }
 }

@@ -169,7 +169,7 @@ fn start(options: &Options) -> Result<()> {
     let complaint = complaint.map(|line| format!("({line})\n")).unwrap_or_default();
     measured.publish(
         &format!("{}\n{}{complaint}", table.text(), memory.text()),
-        "driver   16 MiB but where said; each start five times over\nguest    Debian's cloud kernel, 1 vCPU, 256 MiB; \
+        "starts   each five times over, the driver domain with 16 MiB\nguest    Debian's cloud kernel, 1 vCPU, 256 MiB; \
          for memory=, it writes the whole disk, drops its caches, and compares",
     )
 }
