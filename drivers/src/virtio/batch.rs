@@ -7,7 +7,6 @@ use super::chain::{Chain, Descriptor, LARGEST_TABLE_BYTES, MAX_SEGMENTS, walk};
 use super::queue::{Heads, MAX_BATCH, Queue, QueueError, Used};
 use crate::guest::{GuestMemory, GuestRegion};
 use alloc::vec::Vec;
-use smallvec::SmallVec;
 
 /// A batch takes no further chain once it has this many buffers; then the longest chain still fits.
 const ENOUGH_REGIONS: usize = MAX_SEGMENTS;
@@ -22,6 +21,10 @@ pub const LARGE_BYTES: u32 = 256 << 10;
 #[derive(Debug)]
 pub struct Batch {
     heads: Heads,
+    /// The first descriptor of each chain.
+    firsts: Vec<(u16, Descriptor)>,
+    /// The tables that these name.
+    tables: Vec<GuestRegion>,
     /// The chains, in the order in which the guest made them available.
     pub chains: Vec<Chain>,
     /// The buffers of all of them.
@@ -34,6 +37,8 @@ impl Default for Batch {
     fn default() -> Self {
         Self {
             heads: Heads::new(),
+            firsts: Vec::with_capacity(MAX_BATCH),
+            tables: Vec::with_capacity(MAX_BATCH),
             chains: Vec::with_capacity(MAX_BATCH),
             regions: Vec::with_capacity(ENOUGH_REGIONS + MAX_SEGMENTS),
             done: Vec::with_capacity(MAX_BATCH),
@@ -68,22 +73,22 @@ impl Batch {
     }
 
     fn walk_all<M: GuestMemory>(&mut self, queue: &Queue<M::Pinned>, memory: &M) -> Result<(), QueueError> {
-        let mut firsts = SmallVec::<[(u16, Descriptor); MAX_BATCH]>::new();
-        let mut tables = SmallVec::<[GuestRegion; MAX_BATCH]>::new();
+        self.firsts.clear();
+        self.tables.clear();
         for head in &self.heads {
             let first = queue.descriptor(*head)?;
-            tables.extend(first.table().filter(|table| table.length <= LARGEST_TABLE_BYTES));
-            firsts.push((*head, first));
+            self.tables.extend(first.table().filter(|table| table.length <= LARGEST_TABLE_BYTES));
+            self.firsts.push((*head, first));
         }
-        if tables.len() > 1 {
-            memory.prefetch(&tables);
+        if self.tables.len() > 1 {
+            memory.prefetch(&self.tables);
         }
         let mut bytes = 0_u32;
-        for first in firsts {
+        for first in &self.firsts {
             if bytes >= ENOUGH_BYTES || self.regions.len() > ENOUGH_REGIONS {
                 break;
             }
-            let chain = walk(queue, memory, first, &mut self.regions)?;
+            let chain = walk(queue, memory, *first, &mut self.regions)?;
             bytes = bytes.saturating_add(chain.bytes());
             let is_large = chain.bytes() > LARGE_BYTES;
             self.chains.push(chain);

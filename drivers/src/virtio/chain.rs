@@ -14,6 +14,8 @@ use zerocopy::little_endian::{U16, U32, U64};
 pub const MAX_SEGMENTS: usize = MAX_SIZE as usize;
 
 const DESCRIPTOR_BYTES: u32 = 16;
+/// Entries of an indirect table that are copied together: header, one data buffer, status.
+const TABLE_START: usize = 3;
 
 /// The largest indirect table that a well-formed chain has.
 pub const LARGEST_TABLE_BYTES: u32 = MAX_SIZE as u32 * DESCRIPTOR_BYTES;
@@ -44,7 +46,7 @@ pub struct Descriptor {
     pub next: u16,
 }
 
-#[derive(Default, zerocopy::FromBytes, zerocopy::IntoBytes)]
+#[derive(Clone, Copy, Default, zerocopy::FromBytes, zerocopy::IntoBytes)]
 #[repr(C)]
 struct RawDescriptor {
     address: U64,
@@ -63,17 +65,45 @@ impl Descriptor {
     pub fn read<P: PinnedMemory>(table: &P, index: u16) -> Result<Self, QueueError> {
         let mut raw = RawDescriptor::default();
         table.read(u32::from(index) * DESCRIPTOR_BYTES, raw.as_mut_bytes())?;
-        Ok(Self {
-            region: GuestRegion { address: GuestAddress(raw.address.get()), length: raw.length.get() },
-            flags: DescriptorFlags::from_bits_retain(raw.flags.get()),
-            next: raw.next.get(),
-        })
+        Ok(raw.into())
     }
 
     /// The table that the descriptor refers to, if it is indirect.
     #[must_use]
     pub fn table(&self) -> Option<GuestRegion> {
         self.flags.contains(DescriptorFlags::INDIRECT).then_some(self.region)
+    }
+}
+
+impl From<RawDescriptor> for Descriptor {
+    fn from(raw: RawDescriptor) -> Self {
+        Self {
+            region: GuestRegion { address: GuestAddress(raw.address.get()), length: raw.length.get() },
+            flags: DescriptorFlags::from_bits_retain(raw.flags.get()),
+            next: raw.next.get(),
+        }
+    }
+}
+
+/// Our copy of the start of an indirect table: most tables are short, and one copy costs less than many.
+struct TableStart {
+    copied: [RawDescriptor; TABLE_START],
+    count: usize,
+}
+
+impl TableStart {
+    fn read<P: PinnedMemory>(table: &P, entries: u16) -> Result<Self, QueueError> {
+        let mut copied = [RawDescriptor::default(); TABLE_START];
+        let count = usize::from(entries).min(TABLE_START);
+        table.read(0, copied.get_mut(..count).unwrap_or_default().as_mut_bytes())?;
+        Ok(Self { copied, count })
+    }
+
+    fn descriptor<P: PinnedMemory>(&self, table: &P, index: u16) -> Result<Descriptor, QueueError> {
+        match self.copied.get(usize::from(index)) {
+            Some(raw) if usize::from(index) < self.count => Ok((*raw).into()),
+            _ => Descriptor::read(table, index),
+        }
     }
 }
 
@@ -174,9 +204,10 @@ impl Walk<'_> {
             _ => return Err(QueueError::BadIndirect),
         };
         let pinned = memory.pin(&[table])?;
+        let start = TableStart::read(&pinned, entries)?;
         let mut index = 0;
         loop {
-            let descriptor = Descriptor::read(&pinned, index)?;
+            let descriptor = start.descriptor(&pinned, index)?;
             if descriptor.table().is_some() {
                 return Err(QueueError::BadIndirect);
             }

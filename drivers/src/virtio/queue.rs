@@ -232,13 +232,11 @@ impl<P: PinnedMemory> Queue<P> {
     /// The used ring is out of reach.
     pub fn complete(&mut self, done: &[Used]) -> Result<(), QueueError> {
         for done in done.chunks(MAX_BATCH) {
-            let mut raw = [UsedElement::default(); MAX_BATCH];
-            for (element, used) in raw.iter_mut().zip(done) {
-                *element = UsedElement { id: U32::new(used.id.into()), length: U32::new(used.length) };
-            }
+            let element =
+                |used: &Used| UsedElement { id: U32::new(used.id.into()), length: U32::new(used.length) };
+            let elements: SmallVec<[UsedElement; MAX_BATCH]> = done.iter().map(element).collect();
             let start = self.slot(self.next_used);
             let until_end = usize::from(self.size - start);
-            let elements = raw.get(..done.len()).unwrap_or_default();
             let (first, wrapped) = elements.split_at(until_end.min(elements.len()));
             self.used.write(ENTRIES + u32::from(start) * USED_ELEMENT_BYTES, first.as_bytes())?;
             if !wrapped.is_empty() {
