@@ -51,15 +51,17 @@ impl Loop {
                 return reason;
             }
             let worked = self.guests.borrow_mut().work();
-            if self.events.any(self.highest_port()) {
+            let served = self.events.any(self.highest_port());
+            if served {
                 news = self.take_events();
-                quiet_since_ns = None;
-                continue;
             }
             let now_ns = now_ns();
-            let quiet_ns = now_ns.saturating_sub(*quiet_since_ns.get_or_insert(now_ns));
-            if worked {
+            if worked || served {
                 quiet_since_ns = None;
+            }
+            let quiet_ns = now_ns.saturating_sub(*quiet_since_ns.get_or_insert(now_ns));
+            if worked || news {
+                // There may be more of the same.
             } else if quiet_ns < POLL_NS {
                 sched::yield_processor();
             } else if self.guests.borrow_mut().settle() {

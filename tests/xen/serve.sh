@@ -16,6 +16,8 @@ cycle() {
     wait_domain_gone guest || fail "the guest does not go away"
     xl destroy driver-domain
     wait_domain_gone driver-domain || fail "the driver domain does not go away"
+    grep -q "the disk holds what was written" "$CONSOLES/guest-guest.log" || fail "nothing was compared"
+    rm -f "$CONSOLES"/guest-*.log
 }
 
 # The first cycle lets Xen and Dom0 take what they keep.
@@ -24,4 +26,3 @@ before=$(xen_free_pages)
 cycle
 after=$(xen_free_pages)
 [ "$before" = "$after" ] || fail "Xen had $before free pages before and has $after after"
-grep -q "the disk holds what was written" "$CONSOLES/guest-guest.log" || fail "nothing was compared"
