@@ -53,7 +53,13 @@ pub fn run(options: &TestOptions) -> Result<ExitCode> {
     setup::toolchain()?;
     if options.filter.is_none() && !options.boot {
         let mut cargo = Command::new("cargo");
-        if !tool::succeeds(cargo.current_dir(&workspace).args(["test", "--workspace", "--quiet"]))? {
+        if !tool::succeeds(cargo.current_dir(&workspace).args([
+            "test",
+            "--workspace",
+            "--features",
+            "drivers/fakes",
+            "--quiet",
+        ]))? {
             bail!("the tests of the host failed: the boot tests are not begun");
         }
         println!("the tests of the host passed");
