@@ -1,4 +1,4 @@
-//! The xenstore side of guests' life: disks appear under `backend/virtio_disk/GUEST/DEVICE` and go away again.
+//! The xenstore side of guests' life: devices appear under `backend` and go away again.
 //!
 //! ```text
 //!   state 1, written by xl ── attach ──> state 2: xl goes on to start the guest
@@ -22,18 +22,16 @@ use drivers::virtio::mmio::MmioDevice;
 use drivers::volume::registry::{Access, Registry};
 use drivers::volume::spec::VolumeSpec;
 
+use super::backend::{Backend, Kind};
 use super::irq::GuestInterrupt;
 use super::table::GuestTable;
-use super::{DeviceId, Guest, GuestDevice};
+use super::{Guest, GuestDevice};
 use crate::limits::HEAP_HEADROOM_BYTES;
 use crate::mm::frames::FrameAllocator;
-use crate::xen::DomainId;
 use crate::xen::hypercall::{Errno, HypercallError};
 use crate::xen::sched::ShutdownReason;
 use crate::xen::store::{Store, StoreError, WatchEvent};
 
-/// Where disks appear (libxl, `libxl__device_kind` VIRTIO_DISK).
-const DISKS: &str = "backend/virtio_disk";
 /// Where the tool stack asks this domain to end.
 const SHUTDOWN: &str = "control/shutdown";
 
@@ -59,31 +57,6 @@ pub struct OwnMemory {
     pub frames: Rc<RefCell<FrameAllocator>>,
     /// Tells how many bytes of the heap are free.
     pub heap_free: fn() -> usize,
-}
-
-/// A disk as xenstore names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Disk {
-    guest: DomainId,
-    device: DeviceId,
-}
-
-impl Disk {
-    /// Parses a path below [`DISKS`]: the disk, and what of it the path names.
-    fn from_path(path: &str) -> Option<(Self, &str)> {
-        let rest = path.strip_prefix(DISKS)?.strip_prefix('/')?;
-        let (guest, rest) = rest.split_once('/')?;
-        let (device, leaf) = rest.split_once('/').unwrap_or((rest, ""));
-        Some((Self { guest: DomainId(guest.parse().ok()?), device: DeviceId(device.parse().ok()?) }, leaf))
-    }
-
-    fn path(self) -> String {
-        format!("{DISKS}/{}/{}", self.guest.0, self.device.0)
-    }
-
-    fn node(self, leaf: &str) -> String {
-        format!("{}/{leaf}", self.path())
-    }
 }
 
 /// What xl wrote about a disk.
@@ -131,9 +104,10 @@ impl Control {
                         return Ok(reason);
                     }
                 }
-                WatchEvent::Changed { path, .. } => match Disk::from_path(&path) {
-                    // A disk's nodes are written together, so one of them is enough to look at.
-                    Some((disk, "" | "state" | "online")) => self.reconcile(disk).await?,
+                WatchEvent::Changed { path, .. } => match Backend::from_path(&path) {
+                    // A device's nodes are written together, so one of them is enough to begin at.
+                    Some((disk, "state")) => self.reconcile(disk).await?,
+                    Some((disk, "" | "online")) => drop(self.retire(disk).await?),
                     Some(_) => {}
                     None => self.scan().await?,
                 },
@@ -160,14 +134,17 @@ impl Control {
         Ok(Some(reason))
     }
 
-    /// Looks at every disk there is, and takes those away that are no longer there.
+    /// Looks at every device there is, and takes those away that are no longer there.
     async fn scan(&self) -> Result<(), StoreError> {
         let mut listed = Vec::new();
-        for guest in self.list(DISKS).await? {
-            for device in self.list(&format!("{DISKS}/{guest}")).await? {
-                if let Some((disk, _)) = Disk::from_path(&format!("{DISKS}/{guest}/{device}")) {
-                    self.reconcile(disk).await?;
-                    listed.push(disk);
+        for kind in Kind::ALL {
+            let directory = kind.directory();
+            for guest in self.list(&directory).await? {
+                for device in self.list(&format!("{directory}/{guest}")).await? {
+                    if let Some((backend, _)) = Backend::from_path(&format!("{directory}/{guest}/{device}")) {
+                        self.reconcile(backend).await?;
+                        listed.push(backend);
+                    }
                 }
             }
         }
@@ -179,11 +156,12 @@ impl Control {
         Ok(())
     }
 
-    fn served(&self) -> Vec<Disk> {
+    fn served(&self) -> Vec<Backend> {
         let guests = self.guests.borrow();
         let disks = |guest: &Guest| {
             let domain = guest.domain();
-            guest.devices().map(move |device| Disk { guest: domain, device }).collect::<Vec<_>>()
+            let disk = move |device| Backend { kind: Kind::VirtioDisk, guest: domain, device };
+            guest.devices().map(disk).collect::<Vec<_>>()
         };
         guests.iter().flat_map(disks).collect()
     }
@@ -195,7 +173,7 @@ impl Control {
         }
     }
 
-    async fn get(&self, disk: Disk, leaf: &str) -> Result<Option<String>, StoreError> {
+    async fn get(&self, disk: Backend, leaf: &str) -> Result<Option<String>, StoreError> {
         match self.store.read(&disk.node(leaf)).await {
             Ok(value) => Ok(Some(value)),
             Err(StoreError::Disconnected) => Err(StoreError::Disconnected),
@@ -203,38 +181,59 @@ impl Control {
         }
     }
 
-    /// Brings a disk to the state that xenstore asks for.
-    async fn reconcile(&self, disk: Disk) -> Result<(), StoreError> {
-        let state = self.get(disk, "state").await?;
-        let online = self.get(disk, "online").await?;
-        let Some(state) = state else {
-            self.detach(disk);
+    /// Brings a device to the state that xenstore asks for.
+    async fn reconcile(&self, disk: Backend) -> Result<(), StoreError> {
+        let state = self.retire(disk).await?;
+        if state.as_deref() != Some(state::INITIALISING) || self.is_attached(disk) {
             return Ok(());
-        };
-        if online.as_deref() == Some("0") || state == state::CLOSING {
-            self.detach(disk);
-            return self.close(disk).await;
         }
-        let attached = self.guests.borrow_mut().find(disk.guest).is_some_and(|guest| guest.has(disk.device));
-        if state == state::INITIALISING && !attached {
-            let described = self.describe(disk).await?;
-            match described.and_then(|description| self.attach(disk, &description)) {
-                Ok(()) => self.put(disk, "state", state::INIT_WAIT).await?,
-                Err(reason) => {
-                    log::error!("{}/{}: refused: {reason}", disk.guest, disk.device.0);
-                    self.put(disk, "error", &reason).await?;
+        let described = match disk.kind.refusal() {
+            Some(reason) => Err(reason.to_string()),
+            None => self.describe(disk).await?,
+        };
+        let told = self.get(disk, "error").await?;
+        match described.and_then(|description| self.attach(disk, &description)) {
+            Ok(()) => {
+                if told.is_some() {
+                    self.remove(&disk.node("error")).await?;
                 }
+                self.put(disk, "state", state::INIT_WAIT).await
+            }
+            // Said once: each write brings us an event, and enough events another scan.
+            Err(reason) if told.as_ref() == Some(&reason) => Ok(()),
+            Err(reason) => {
+                log::error!("{disk}: refused: {reason}");
+                self.put(disk, "error", &reason).await
             }
         }
-        Ok(())
+    }
+
+    /// Gives a device up if it is gone or asked to close; else returns its state.
+    async fn retire(&self, disk: Backend) -> Result<Option<String>, StoreError> {
+        let state = self.get(disk, "state").await?;
+        let offline = self.get(disk, "online").await?.as_deref() == Some("0");
+        let closing = offline || state.as_deref() == Some(state::CLOSING);
+        if state.is_none() || closing {
+            self.detach(disk);
+        }
+        if state.is_some() && closing {
+            self.close(disk).await?;
+            return Ok(None);
+        }
+        Ok(state)
+    }
+
+    fn is_attached(&self, disk: Backend) -> bool {
+        disk.kind == Kind::VirtioDisk
+            && self.guests.borrow_mut().find(disk.guest).is_some_and(|guest| guest.has(disk.device))
     }
 
     /// Writes a node of a disk, which may be gone by now.
-    async fn put(&self, disk: Disk, leaf: &str, value: &str) -> Result<(), StoreError> {
+    async fn put(&self, disk: Backend, leaf: &str, value: &str) -> Result<(), StoreError> {
         match self.store.write(&disk.node(leaf), value).await {
             Err(StoreError::Disconnected) => Err(StoreError::Disconnected),
             Err(error) => {
-                log::warn!("{}/{}: cannot write {leaf} to xenstore: {error}", disk.guest, disk.device.0);
+                log::warn!("{disk}: cannot write {leaf} to xenstore: {error}");
                 Ok(())
             }
             Ok(()) => Ok(()),
@@ -242,7 +241,7 @@ impl Control {
     }
 
     /// Reads what xl wrote about a disk, or says what is wrong with it.
-    async fn describe(&self, disk: Disk) -> Result<Result<Description, String>, StoreError> {
+    async fn describe(&self, disk: Backend) -> Result<Result<Description, String>, StoreError> {
         let mut values = Vec::new();
         for leaf in ["params", "dev", "mode", "base", "irq", "grant_usage", "transport"] {
             match self.get(disk, leaf).await? {
@@ -263,7 +262,7 @@ impl Control {
         Ok(Ok(Description { target, name, access, base, irq, grants: grants != "0" }))
     }
 
-    fn attach(&self, disk: Disk, description: &Description) -> Result<(), String> {
+    fn attach(&self, disk: Backend, description: &Description) -> Result<(), String> {
         if description.grants {
             return Err(
                 "grant_usage=1 is not supported yet: give grant_usage=0 in the disk's line".to_string()
@@ -295,9 +294,12 @@ impl Control {
     }
 
     /// Takes a disk away from its guest, and forgets the guest with its last disk.
-    fn detach(&self, disk: Disk) {
+    fn detach(&self, disk: Backend) {
+        if !self.is_attached(disk) {
+            return;
+        }
         let mut guests = self.guests.borrow_mut();
-        let Some(guest) = guests.find(disk.guest).filter(|guest| guest.has(disk.device)) else { return };
+        let Some(guest) = guests.find(disk.guest) else { return };
         guest.detach(disk.device);
         if guest.is_idle() {
             guests.remove(disk.guest);
@@ -315,11 +317,11 @@ impl Control {
     }
 
     /// Tells xl that a disk is closed, and removes its directory: xl waits for one after the other.
-    async fn close(&self, disk: Disk) -> Result<(), StoreError> {
+    async fn close(&self, disk: Backend) -> Result<(), StoreError> {
         self.put(disk, "state", state::CLOSED).await?;
-        self.remove(&disk.path()).await?;
+        self.remove(&disk.directory()).await?;
         // Nobody else removes the guest's own directory, and each node counts against our quota.
-        let guest = format!("{DISKS}/{}", disk.guest.0);
+        let guest = disk.guest_directory();
         if self.list(&guest).await?.is_empty() {
             self.remove(&guest).await?;
         }

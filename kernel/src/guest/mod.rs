@@ -3,10 +3,12 @@
 //! | file | what |
 //! |---|---|
 //! | `mod` | [`Guest`]: dispatch by address, work, teardown |
+//! | `backend` | a device as xenstore names it |
 //! | `control` | the xenstore side: devices come and go |
 //! | `table` | all guests, and whose event port is whose |
 //! | `irq` | the interrupt line to a guest |
 
+pub mod backend;
 pub mod control;
 pub mod irq;
 pub mod table;

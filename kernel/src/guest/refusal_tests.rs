@@ -199,3 +199,12 @@ fn names_that_are_no_disks_are_ignored() {
     assert!(DISK.is_served(&plane));
     assert_eq!((plane.bed.table.borrow().len(), plane.result()), (1, None));
 }
+
+#[test]
+fn a_device_of_another_protocol_is_refused_and_can_go() {
+    let plane = Plane::new();
+    plane.write("backend/vbd/3/768/state", "1");
+    assert!(plane.value("backend/vbd/3/768/error").unwrap().contains("specification=virtio"));
+    plane.write("backend/vbd/3/768/online", "0");
+    assert_eq!(plane.value("backend/vbd/3/768"), None);
+}

@@ -1,6 +1,6 @@
 //! The one hypercall instruction, and what can go wrong with it.
 //!
-//! On the host there is no Xen: the same function then calls the fake that a test installed with [`fake::install`].
+//! On the host there is no Xen: the same function then calls the fake that a test installed with `fake::install`.
 
 use core::fmt;
 

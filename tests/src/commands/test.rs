@@ -31,7 +31,7 @@ pub struct SoakOptions {
     /// Only the tests whose names contain this [default: all that count cycles]
     filter: Option<String>,
     /// How many cycles of each
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 200)]
     cycles: u32,
     /// Seconds that each may take
     #[arg(long, default_value_t = 7200)]
