@@ -8,7 +8,7 @@ grep '^bench ' "$CONSOLES/guest-guest.log"
 
 # Once off it stays, so that Xen still tells its processor time.
 {
-    sed 's/^name = .*/name = "bare"/' /bed/guest.cfg
+    guest_config bare
     printf '%s\n' 'kernel = "/files/ioreq.img"' 'on_poweroff = "preserve"' "$(guest_disk ram:1M)"
 } >/tmp/bare.cfg
 xl create -p /tmp/bare.cfg || fail "the bare guest could not be created"

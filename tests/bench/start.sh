@@ -71,9 +71,9 @@ serves_with() {
         && wait_guest_message "$name" "the job ended with status 0" 60
 }
 
-cp /bed/driver-domain.cfg /tmp/driver-domain.cfg
+driver_domain_config >/tmp/driver-domain.cfg
 {
-    sed 's/^name = .*/name = "guest"/' /bed/guest.cfg
+    guest_config guest
     echo 'kernel = "/bed/guest-cloud.kernel"'
     guest_disk ram:1M
 } >/tmp/guest.cfg

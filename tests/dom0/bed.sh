@@ -92,12 +92,23 @@ fresh_console() {
 
 # start_driver_domain [LINE...]: creates the driver domain, LINEs appended to its configuration, and waits until it serves.
 start_driver_domain() {
-    local config=/tmp/driver-domain.cfg
-    cp /bed/driver-domain.cfg "$config"
-    [ $# -gt 0 ] && printf '%s\n' "$@" >>"$config"
+    driver_domain_config "$@" >/tmp/driver-domain.cfg
     fresh_console driver-domain
-    xl create "$config" || fail "the driver domain could not be created"
+    xl create /tmp/driver-domain.cfg || fail "the driver domain could not be created"
     wait_node "/local/domain/$(xl domid driver-domain)/data/ready" 1 30 || fail "the driver domain does not say that it is ready"
+}
+
+# driver_domain_config [LINE...]: the driver domain's configuration for this bed: the image is in /bed, and there is no initrd and as little
+# memory unless LINEs say so.
+driver_domain_config() {
+    sed -e 's|"driver-domain.img"|"/bed/driver-domain.img"|' -e '/^ramdisk/d' -e 's/^memory.*/memory = 16/' /bed/driver-domain.cfg
+    [ $# -eq 0 ] || printf '%s\n' "$@"
+}
+
+# guest_config NAME: the configuration of a guest of this bed, without kernel, root and disk.
+guest_config() {
+    sed -e "s/^name = .*/name = \"$1\"/" -e '/^kernel/d' -e '/^ramdisk/d' -e '/^disk/d' \
+        -e 's|^extra = .*|extra = "console=hvc0 quiet panic=1 rdinit=/init"|' /bed/guest.cfg
 }
 
 # make_guest NAME FLAVOUR JOB [LINE...]: creates a stock guest with Debian's kernel FLAVOUR (cloud or generic) that runs the shell
@@ -111,7 +122,7 @@ make_guest() {
     fresh_console "$name"
     # Linux takes several archives one after the other as one.
     (cat "/bed/guest-$flavour.root" && cd "/tmp/$name.job" && find . | cpio -o -H newc 2>/dev/null) >"$root"
-    sed "s/^name = .*/name = \"$name\"/" /bed/guest.cfg >"$config"
+    guest_config "$name" >"$config"
     printf '%s\n' "kernel = \"/bed/guest-$flavour.kernel\"" "ramdisk = \"$root\"" "$@" >>"$config"
     xl create "$config"
     local status=$?

@@ -2,7 +2,12 @@
 set -e
 
 verify() {
-    (cd /mnt && sha256sum -c -s SHA256SUMS && [ ! -e written.sum ] || sha256sum -c -s written.sum)
+    cd /mnt
+    sha256sum -c -s SHA256SUMS
+    if [ -e written.sum ]; then
+        sha256sum -c -s written.sum
+    fi
+    cd /
 }
 
 mount -t ext4 /dev/vda /mnt

@@ -13,7 +13,7 @@ done
 JOB
 
 start_driver_domain
-sed 's/^name = .*/name = "driver-domain-2"/' /bed/driver-domain.cfg >second.cfg
+driver_domain_config | sed 's/^name = .*/name = "driver-domain-2"/' >second.cfg
 xl create second.cfg || fail "the second driver domain could not be created"
 wait_node "/local/domain/$(xl domid driver-domain-2)/data/ready" 1 30 || fail "the second driver domain is not ready"
 disks="disk = [ "
