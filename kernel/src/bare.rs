@@ -102,6 +102,7 @@ fn bring_up(device_tree: usize) -> Result<Loop, Box<dyn core::error::Error>> {
     core::mem::forget(shared_info);
     let window = Window::new(&(region.start + SINGLE_PAGES * PAGE_BYTES..region.end));
     let pager = Rc::new(RefCell::new(Pager::new(window)));
+    // Ready for physical devices; no interrupt is enabled before there is one.
     // SAFETY: the registers were mapped above; this is the only driver.
     let _gic = unsafe { Gic::new(machine.interrupt_controller)? };
 

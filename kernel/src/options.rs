@@ -9,6 +9,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use drivers::volume::spec::parse_size;
 use log::LevelFilter;
 
 use crate::limits::WINDOW_DEFAULT_BYTES;
@@ -46,7 +47,7 @@ impl Options {
         let (name, value) = word.split_once('=').unwrap_or((word, ""));
         match name {
             "window" => {
-                let bytes = size(value)
+                let bytes = parse_size(value)
                     .filter(|bytes| (REGION_ALIGNMENT as u64..=WINDOW_MAX_BYTES).contains(bytes))
                     .ok_or_else(|| {
                         format!("option '{word}': expected a size from 2M to 4G, such as window=16M")
@@ -62,17 +63,6 @@ impl Options {
         }
         Ok(())
     }
-}
-
-/// Bytes: a number with an optional suffix K, M or G.
-fn size(text: &str) -> Option<u64> {
-    let (digits, shift) = match text.as_bytes().last()? {
-        b'K' | b'k' => (text.get(..text.len() - 1)?, 10),
-        b'M' | b'm' => (text.get(..text.len() - 1)?, 20),
-        b'G' | b'g' => (text.get(..text.len() - 1)?, 30),
-        _ => (text, 0),
-    };
-    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
 #[cfg(test)]

@@ -63,7 +63,9 @@ impl core::fmt::Display for VolumeSpec {
     }
 }
 
-fn parse_size(text: &str) -> Option<u64> {
+/// Bytes: a decimal number with an optional unit K, M or G (powers of 1024).
+#[must_use]
+pub fn parse_size(text: &str) -> Option<u64> {
     let (digits, unit) = match text.as_bytes().last()? {
         b'K' => (text.strip_suffix('K')?, 1 << 10),
         b'M' => (text.strip_suffix('M')?, 1 << 20),

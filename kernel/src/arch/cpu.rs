@@ -1,9 +1,4 @@
-//! Waiting and stopping.
-
-/// Sleeps until an interrupt is pending, masked or not. Xen gives the processor to others meanwhile.
-pub fn wait_for_interrupt() {
-    arm_gic::wfi();
-}
+//! Stopping.
 
 /// Powers the domain off through PSCI. Returns only if the firmware refuses.
 pub fn power_off() {

@@ -1,8 +1,8 @@
 //! The CPU: one register family or device a file.
 //!
-//! Interrupts stay masked for the whole life of the kernel. The run loop sleeps in [`cpu::wait_for_interrupt`],
-//! which a pending interrupt ends even when masked, and then asks [`gic`] what came. So there is no interrupt
-//! handler, no preemption, and nothing to lock.
+//! Interrupts stay masked for the whole life of the kernel: events end a sleep without one (see
+//! [`crate::xen::event`]), and interrupts of physical devices are to be asked for by polling [`gic`]. So there is no
+//! interrupt handler, no preemption, and nothing to lock.
 
 pub mod copy;
 pub mod single_core;
