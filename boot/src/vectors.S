@@ -1,5 +1,5 @@
-// Exception vectors. The kernel runs with interrupts masked and polls them, so everything that arrives here is
-// either a fault of our own or a bug. One path: save all registers, call exception_entry, restore, return.
+// Exception vectors. The kernel runs with interrupts masked, so everything that arrives here is either a fault of
+// our own or a bug. One path: save all registers, call exception_entry, restore, return.
 //
 // In:  any exception to EL1. SPSel is 1 (the hardware sets it), SP_EL1 is the exception stack.
 // Out: exception_entry(x0 = &ExceptionFrame, x1 = vector number 0..15); see ExceptionFrame in lib.rs for the layout.

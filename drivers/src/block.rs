@@ -1,6 +1,6 @@
 //! What a virtio-blk device model asks of the storage behind it: a [`Volume`].
 //!
-//! Neighbours: [`crate::virtio::blk`] makes the requests; `volume` and (later) `hw` serve them.
+//! Neighbours: [`crate::virtio::blk`] makes the requests, [`crate::volume`] serves them.
 
 use crate::guest::PinnedMemory;
 

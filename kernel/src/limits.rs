@@ -17,7 +17,7 @@ pub const SINGLE_PAGES: usize = 512;
 /// Default size of the window for guests' pages.
 pub const WINDOW_DEFAULT_BYTES: usize = 16 << 20;
 
-/// Pages that one request may touch; 1 MiB at most 4 KiB apart, and then some.
+/// Pages that one pin may hold. Device models pin larger requests in pieces.
 pub const PAGES_PER_PIN: usize = 1024;
 
 /// How long the idle loop looks for more work before it sleeps, giving the processor away at each turn. An answer

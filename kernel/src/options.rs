@@ -2,7 +2,7 @@
 //!
 //! | option | meaning | default |
 //! |---|---|---|
-//! | `window=SIZE` | address space in which guests' pages are mapped, 2M to 4G | 16M |
+//! | `window=SIZE` | address space in which guests' pages are mapped, 2M to 256M | 16M |
 //! | `log=LEVEL` | `error`, `warn`, `info`, `debug` or `trace` | `info` |
 
 use alloc::format;
@@ -15,7 +15,7 @@ use log::LevelFilter;
 use crate::limits::WINDOW_DEFAULT_BYTES;
 use crate::mm::physmap::REGION_ALIGNMENT;
 
-const WINDOW_MAX_BYTES: u64 = 4 << 30;
+const WINDOW_MAX_BYTES: u64 = 256 << 20;
 
 /// What the command line says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl Options {
                 let bytes = parse_size(value)
                     .filter(|bytes| (REGION_ALIGNMENT as u64..=WINDOW_MAX_BYTES).contains(bytes))
                     .ok_or_else(|| {
-                        format!("option '{word}': expected a size from 2M to 4G, such as window=16M")
+                        format!("option '{word}': expected a size from 2M to 256M, such as window=16M")
                     })?;
                 self.window_bytes = (bytes as usize).next_multiple_of(REGION_ALIGNMENT);
             }

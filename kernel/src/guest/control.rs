@@ -106,13 +106,13 @@ impl Control {
                 }
                 WatchEvent::Changed { path, .. } => match Backend::from_path(&path) {
                     // A device's nodes are written together, so one of them is enough to begin at.
-                    Some((disk, "state")) => self.reconcile(disk).await?,
-                    Some((disk, "" | "online")) => drop(self.retire(disk).await?),
+                    Some((disk, "state")) => self.look_at(disk).await?,
+                    Some((disk, "" | "online")) => tolerate(&disk, self.retire(disk).await.map(drop))?,
                     Some(_) => {}
-                    None => self.scan().await?,
+                    None => tolerate(&"scan", self.scan().await)?,
                 },
                 WatchEvent::Rescan => {
-                    self.scan().await?;
+                    tolerate(&"scan", self.scan().await)?;
                     if let Some(reason) = self.shutdown().await? {
                         return Ok(reason);
                     }
@@ -130,7 +130,7 @@ impl Control {
         };
         log::info!("asked to end: {reason:?}");
         // The empty value is the acknowledgement that xl waits for.
-        self.store.write(SHUTDOWN, "").await?;
+        tolerate(&SHUTDOWN, self.store.write(SHUTDOWN, "").await)?;
         Ok(Some(reason))
     }
 
@@ -142,7 +142,7 @@ impl Control {
             for guest in self.list(&directory).await? {
                 for device in self.list(&format!("{directory}/{guest}")).await? {
                     if let Some((backend, _)) = Backend::from_path(&format!("{directory}/{guest}/{device}")) {
-                        self.reconcile(backend).await?;
+                        self.look_at(backend).await?;
                         listed.push(backend);
                     }
                 }
@@ -150,7 +150,7 @@ impl Control {
         }
         for disk in self.served() {
             if !listed.contains(&disk) {
-                self.reconcile(disk).await?;
+                self.look_at(disk).await?;
             }
         }
         Ok(())
@@ -176,9 +176,14 @@ impl Control {
     async fn get(&self, disk: Backend, leaf: &str) -> Result<Option<String>, StoreError> {
         match self.store.read(&disk.node(leaf)).await {
             Ok(value) => Ok(Some(value)),
-            Err(StoreError::Disconnected) => Err(StoreError::Disconnected),
-            Err(_) => Ok(None),
+            Err(StoreError::NotFound) => Ok(None),
+            Err(error) => Err(error),
         }
+    }
+
+    /// [`Self::reconcile`], of which a failure concerns this device alone: it stays as it is.
+    async fn look_at(&self, disk: Backend) -> Result<(), StoreError> {
+        tolerate(&disk, self.reconcile(disk).await)
     }
 
     /// Brings a device to the state that xenstore asks for.
@@ -197,13 +202,17 @@ impl Control {
                 if told.is_some() {
                     self.remove(&disk.node("error")).await?;
                 }
-                self.put(disk, "state", state::INIT_WAIT).await
+                if !self.answer(disk, "state", state::INIT_WAIT).await? {
+                    // It went while we were at it.
+                    self.detach(disk);
+                }
+                Ok(())
             }
             // Said once: each write brings us an event, and enough events another scan.
             Err(reason) if told.as_ref() == Some(&reason) => Ok(()),
             Err(reason) => {
                 log::error!("{disk}: refused: {reason}");
-                self.put(disk, "error", &reason).await
+                self.answer(disk, "error", &reason).await.map(drop)
             }
         }
     }
@@ -228,15 +237,19 @@ impl Control {
             && self.guests.borrow_mut().find(disk.guest).is_some_and(|guest| guest.has(disk.device))
     }
 
-    /// Writes a node of a disk, which may be gone by now.
-    async fn put(&self, disk: Backend, leaf: &str, value: &str) -> Result<(), StoreError> {
-        match self.store.write(&disk.node(leaf), value).await {
-            Err(StoreError::Disconnected) => Err(StoreError::Disconnected),
-            Err(error) => {
-                log::warn!("{disk}: cannot write {leaf} to xenstore: {error}");
-                Ok(())
+    /// Writes a node of a device that still waits for our answer; else leaves it alone, so that a directory that xl has
+    /// removed meanwhile stays removed. Returns whether it was written.
+    async fn answer(&self, disk: Backend, leaf: &str, value: &str) -> Result<bool, StoreError> {
+        let written = self.store.transaction(async |transaction| {
+            let waits = transaction.read(&disk.node("state")).await? == state::INITIALISING;
+            if waits {
+                transaction.write(&disk.node(leaf), value).await?;
             }
-            Ok(()) => Ok(()),
+            Ok(waits)
+        });
+        match written.await {
+            Err(StoreError::NotFound) => Ok(false),
+            other => other,
         }
     }
 
@@ -268,6 +281,12 @@ impl Control {
                 "grant_usage=1 is not supported yet: give grant_usage=0 in the disk's line".to_string()
             );
         }
+        if self.guests.borrow().pager().borrow().usable() == 0 {
+            return Err(
+                "Xen has no memory left for this domain's page tables: give it more by shadow_memory="
+                    .to_string(),
+            );
+        }
         if (self.own_memory.heap_free)() < HEAP_HEADROOM_BYTES {
             return Err(
                 "the driver domain has no memory left for another disk: give it more by memory=".to_string()
@@ -281,7 +300,7 @@ impl Control {
 
         let mut guests = self.guests.borrow_mut();
         let guest = guests.find_or_add(disk.guest).map_err(|error| explain(&error))?;
-        let block = BlockDevice::new(name.clone(), target, Box::new(volume));
+        let block = BlockDevice::new(name.clone(), &description.name, Box::new(volume));
         let line = GuestInterrupt::new(disk.guest, description.irq);
         let device: GuestDevice = MmioDevice::new(block, guest.memory(), line, Features::empty());
         let attached = guest.attach(disk.device, description.base, device).map_err(|error| explain(&error));
@@ -318,7 +337,7 @@ impl Control {
 
     /// Tells xl that a disk is closed, and removes its directory: xl waits for one after the other.
     async fn close(&self, disk: Backend) -> Result<(), StoreError> {
-        self.put(disk, "state", state::CLOSED).await?;
+        tolerate(&disk, self.store.write(&disk.node("state"), state::CLOSED).await)?;
         self.remove(&disk.directory()).await?;
         // Nobody else removes the guest's own directory, and each node counts against our quota.
         let guest = disk.guest_directory();
@@ -329,14 +348,19 @@ impl Control {
     }
 
     async fn remove(&self, path: &str) -> Result<(), StoreError> {
-        match self.store.remove(path).await {
-            Err(StoreError::Disconnected) => Err(StoreError::Disconnected),
-            Err(error) => {
-                log::debug!("{path}: not removed from xenstore: {error}");
-                Ok(())
-            }
-            Ok(()) => Ok(()),
+        tolerate(&path, self.store.remove(path).await)
+    }
+}
+
+/// Passes on only what ends the control plane: a broken connection. Other failures are told, and concern `what` alone.
+fn tolerate(what: &dyn Display, result: Result<(), StoreError>) -> Result<(), StoreError> {
+    match result {
+        Err(StoreError::Disconnected) => Err(StoreError::Disconnected),
+        Err(error) => {
+            log::warn!("{what}: xenstore: {error}");
+            Ok(())
         }
+        Ok(()) => Ok(()),
     }
 }
 

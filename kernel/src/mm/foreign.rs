@@ -42,7 +42,8 @@ pub struct Counters {
 
 #[derive(Clone, Copy)]
 struct Slot {
-    /// The page this slot can be found by; differs from what the window holds only while a map is under way.
+    /// The page this slot can be found by. Not always what the window holds: a page may be on its way in, or not be
+    /// found any more.
     page: Option<ForeignPage>,
     /// Next slot of the same hash.
     next: u32,
@@ -91,6 +92,12 @@ impl Pager {
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// Slots that may be used: all, or fewer once Xen had no memory for our page tables.
+    #[must_use]
+    pub fn usable(&self) -> usize {
+        self.usable
     }
 
     /// Slots that hold a page.
@@ -164,7 +171,7 @@ impl Pager {
         self.unpin((address.wrapping_sub(self.window.address(0)) / PAGE_BYTES) as u32);
     }
 
-    /// Unmaps all pages of `domain` that are not pinned. Returns how many are.
+    /// Unmaps all pages of `domain` that are not pinned, and finds none of them again. Returns how many are pinned.
     pub fn forget(&mut self, domain: DomainId) -> usize {
         let mut kept = 0;
         let mut victims: SmallVec<[SlotIndex; 64]> = SmallVec::new();
@@ -172,11 +179,12 @@ impl Pager {
             if self.window.page(slot).is_none_or(|page| page.domain() != domain) {
                 continue;
             }
+            // Not to be found any more, pinned or not: the guest may have another page at this frame by now.
+            self.unlist(slot);
             if self.slots.get(slot).is_some_and(|state| state.pins > 0) {
                 kept += 1;
                 continue;
             }
-            self.unlist(slot);
             victims.push(slot);
             if victims.len() == victims.inline_size() {
                 self.window.unmap(&victims);
@@ -201,6 +209,10 @@ impl Pager {
         }
         let slot = self.victim().ok_or(MemoryError::Exhausted)?;
         self.unlist(slot);
+        if self.window.page(slot) == Some(page) {
+            // It was forgotten while pinned, so what is in the slot is the page that the guest had there before.
+            self.window.unmap(&[slot]);
+        }
         self.list(slot, page);
         // Held until it is mapped: it must not become the next victim of its own batch.
         self.hold(slot);
@@ -222,7 +234,7 @@ impl Pager {
             }
         });
         if let Err(error) = call {
-            log::error!("pager: {domain}: {error}");
+            log::debug!("pager: {domain}: {error}");
             failures.extend(moves.iter().map(|(slot, _)| (*slot, error.errno)));
         }
         self.counters.map_calls += 1;
@@ -247,7 +259,8 @@ impl Pager {
 
     fn failure(&mut self, slot: SlotIndex, errno: Errno, address: u64) -> MemoryError {
         match errno {
-            Errno::ENOENT | Errno::ENOMEM => {
+            Errno::ENOMEM => MemoryError::Exhausted,
+            Errno::ENOENT => {
                 let usable = slot / SLOTS_PER_TABLE * SLOTS_PER_TABLE;
                 if usable < self.usable {
                     self.usable = usable;

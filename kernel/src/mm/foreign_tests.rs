@@ -68,6 +68,18 @@ impl Bed {
 }
 
 #[test]
+fn a_page_forgotten_while_pinned_is_mapped_anew() {
+    let bed = Bed::new(4);
+    let before = bed.pin(A, 0..1).unwrap();
+    bed.pager.borrow_mut().forget(A);
+    let after = bed.pin(A, 0..1).unwrap();
+    assert_ne!(before, after);
+    bed.unpin(before);
+    bed.unpin(after);
+    assert_eq!((bed.pager.borrow_mut().forget(A), bed.xen.leaks()), (0, vec![]));
+}
+
+#[test]
 fn pinned_pages_are_mapped_in_the_order_asked_for() {
     let bed = Bed::new(8);
     let slots = bed.pin(A, 5..8).unwrap();

@@ -16,7 +16,7 @@ use super::event::{self, BoundPort, Port};
 use super::hypercall::HypercallError;
 use crate::mm::physmap::{SinglePage, SinglePages};
 
-/// The ioreq server of one guest. Dropping it destroys it, and unblocks vCPUs that wait for it.
+/// The ioreq server of one guest. Dropping it answers what waits, and destroys it.
 pub struct IoreqServer {
     domain: DomainId,
     id: ServerId,
@@ -137,6 +137,12 @@ impl Drop for IoreqServer {
     fn drop(&mut self) {
         // The target may be gone already; then so is the server.
         let _ = dm::enable_ioreq_server(self.domain, self.id, false);
+        // Xen wakes no vCPU that waits for a server it destroys, so nobody may wait any more.
+        for vcpu in 0..self.ports.len() {
+            if let Some(pending) = self.take(vcpu) {
+                pending.answer(0);
+            }
+        }
         let _ = dm::destroy_ioreq_server(self.domain, self.id);
     }
 }

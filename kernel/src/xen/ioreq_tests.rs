@@ -236,3 +236,12 @@ fn without_memory_for_a_table_nothing_is_left() {
     assert_eq!(bed.new_server().err().map(|error| error.errno), Some(Errno::ENOENT));
     assert_eq!(bed.left(), (0, 0, 0));
 }
+
+#[test]
+fn a_dropped_server_leaves_no_vcpu_waiting() {
+    let bed = bed(2);
+    let server = bed.server();
+    assert!(bed.xen.load(GUEST, 1, BASE, 4));
+    drop(server);
+    assert_eq!(bed.xen.outcome(GUEST, 1), Outcome::Answered(0));
+}

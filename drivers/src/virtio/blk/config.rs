@@ -33,8 +33,9 @@ const MAX_SEGMENT_BYTES: u32 = 64 << 10;
 pub const MAX_DATA_BYTES: u32 = MAX_DATA_SEGMENTS * MAX_SEGMENT_BYTES;
 /// Most ranges in one discard or write-zeroes request.
 pub const MAX_RANGES: u32 = 4;
-/// Most sectors in one such range: 8 MiB.
-pub const MAX_RANGE_SECTORS: u32 = 16 << 10;
+/// Most sectors in one such range, 256 KiB: a batch of such requests must not keep the loop for long, and their
+/// ranges do not count among its bytes.
+pub const MAX_RANGE_SECTORS: u32 = 512;
 /// The unit in which guest memory is mapped, and so in which it is cheapest to transfer.
 const PAGE_BYTES: u32 = 4096;
 
