@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use super::apt::{Apt, BACKPORTS};
 use crate::cache::Cache;
-use crate::{progress, tool};
+use crate::{image, progress, tool};
 
 /// The unikernel's target: no floating point, so an interrupt saves few registers.
 pub const TARGET: &str = "aarch64-unknown-none-softfloat";
@@ -53,7 +53,13 @@ pub fn ensure(cache: &Cache) -> Result<()> {
     }
     let title = format!("building the Rust libraries for {TARGET}");
     progress::step(&title, || build_into(cache, &libraries))
-        .with_context(|| format!("the Rust target could not be built here; a rustup with network brings it: rustup target add {TARGET}"))
+        .with_context(|| format!("the Rust target could not be built here; a rustup with network brings it: rustup target add {TARGET}"))?;
+    // What was compiled against libraries that were here before does not go with these, and cargo cannot tell.
+    let stale = image::workspace()?.join("target").join(TARGET);
+    if stale.exists() {
+        fs::remove_dir_all(&stale).with_context(|| format!("cannot remove {}", stale.display()))?;
+    }
+    Ok(())
 }
 
 fn is_complete(libraries: &Path) -> bool {
