@@ -77,16 +77,10 @@ impl Backend {
         ))
     }
 
-    /// The directory with all devices of this kind that its guest has.
-    #[must_use]
-    pub fn guest_directory(self) -> String {
-        format!("{}/{}", self.kind.directory(), self.guest.0)
-    }
-
     /// Its own directory.
     #[must_use]
     pub fn directory(self) -> String {
-        format!("{}/{}", self.guest_directory(), self.device.0)
+        format!("{}/{}/{}", self.kind.directory(), self.guest.0, self.device.0)
     }
 
     /// A node of it.

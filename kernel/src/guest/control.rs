@@ -35,6 +35,9 @@ use crate::xen::store::{Store, StoreError, WatchEvent};
 /// Where the tool stack asks this domain to end.
 const SHUTDOWN: &str = "control/shutdown";
 
+/// Round trips through xenstored for which a closed device stays visible: each needs Dom0 to run, as does libxl.
+const CLOSED_ROUND_TRIPS: usize = 64;
+
 /// Backend states that matter here (`io/xenbus.h`).
 mod state {
     pub const INITIALISING: &str = "1";
@@ -338,13 +341,12 @@ impl Control {
     /// Tells xl that a disk is closed, and removes its directory: xl waits for one after the other.
     async fn close(&self, disk: Backend) -> Result<(), StoreError> {
         tolerate(&disk, self.store.write(&disk.node("state"), state::CLOSED).await)?;
-        self.remove(&disk.directory()).await?;
-        // Nobody else removes the guest's own directory, and each node counts against our quota.
-        let guest = disk.guest_directory();
-        if self.list(&guest).await?.is_empty() {
-            self.remove(&guest).await?;
+        // libxl takes a directory that goes before it saw state 6 for a failure, and nothing tells us when it has.
+        for _ in 0..CLOSED_ROUND_TRIPS {
+            self.get(disk, "state").await?;
         }
-        Ok(())
+        // The directories above are xl's to remove.
+        self.remove(&disk.directory()).await
     }
 
     async fn remove(&self, path: &str) -> Result<(), StoreError> {
