@@ -38,6 +38,10 @@ const SHUTDOWN: &str = "control/shutdown";
 /// Round trips through xenstored for which a closed device stays visible: each needs Dom0 to run, as does libxl.
 const CLOSED_ROUND_TRIPS: usize = 64;
 
+/// Xen's pool for our second-stage tables is exhausted.
+const NO_PAGE_TABLES: &str =
+    "Xen has no memory left for this domain's page tables: give it more by shadow_memory=";
+
 /// Backend states that matter here (`io/xenbus.h`).
 mod state {
     pub const INITIALISING: &str = "1";
@@ -87,7 +91,7 @@ impl Control {
     /// Follows xenstore until this domain is to end. `complaints` about the command line are shown there too.
     ///
     /// # Errors
-    /// [`StoreError`] when the connection itself is broken.
+    /// [`StoreError`] when the connection itself is broken, or when it cannot say that this domain is ready.
     pub async fn run(self, complaints: Vec<String>) -> Result<ShutdownReason, StoreError> {
         self.store.reset_watches().await?;
         self.store.watch("backend", "backend").await?;
@@ -205,11 +209,12 @@ impl Control {
                 if told.is_some() {
                     self.remove(&disk.node("error")).await?;
                 }
-                if !self.answer(disk, "state", state::INIT_WAIT).await? {
-                    // It went while we were at it.
+                let answered = self.answer(disk, "state", state::INIT_WAIT).await;
+                if !matches!(answered, Ok(true)) {
+                    // It went while we were at it, or the answer could not be written: the next look tries again.
                     self.detach(disk);
                 }
-                Ok(())
+                answered.map(drop)
             }
             // Said once: each write brings us an event, and enough events another scan.
             Err(reason) if told.as_ref() == Some(&reason) => Ok(()),
@@ -285,10 +290,7 @@ impl Control {
             );
         }
         if self.guests.borrow().pager().borrow().usable() == 0 {
-            return Err(
-                "Xen has no memory left for this domain's page tables: give it more by shadow_memory="
-                    .to_string(),
-            );
+            return Err(NO_PAGE_TABLES.to_string());
         }
         if (self.own_memory.heap_free)() < HEAP_HEADROOM_BYTES {
             return Err(
@@ -374,9 +376,7 @@ fn explain(error: &HypercallError) -> String {
             "Xen's policy does not let this domain serve that guest: boot Xen with xsm=flask and the driver_domain \
              module, and give this domain seclabel='system_u:system_r:driver_domain_t'"
         }
-        Errno::ENOENT => {
-            "Xen has no memory left for this domain's page tables: give it more by shadow_memory="
-        }
+        Errno::ENOENT => NO_PAGE_TABLES,
         Errno::ENOMEM => "Xen is out of memory, or this domain serves as many guests as it can",
         _ => return error.to_string(),
     };

@@ -237,3 +237,15 @@ fn a_connection_that_breaks_ends_the_control_plane() {
     plane.settle();
     assert_eq!(plane.result(), Some(Err(StoreError::Disconnected)));
 }
+
+#[test]
+fn a_disk_whose_answer_cannot_be_written_is_taken_on_at_the_next_look() {
+    let plane = Plane::new();
+    plane.store.borrow_mut().conflicts = u32::MAX;
+    DISK.add(&plane);
+    plane.settle();
+    assert_eq!((DISK.state(&plane).as_deref(), plane.bed.xen.servers(A)), (Some("1"), 0));
+    plane.store.borrow_mut().conflicts = 0;
+    plane.write(&DISK.node("state"), "1");
+    assert!(DISK.is_served(&plane));
+}
