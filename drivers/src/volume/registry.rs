@@ -32,6 +32,9 @@ pub enum OpenError {
     /// Somebody has it open for reading, so it cannot be opened for writing.
     #[error("volume is open for reading elsewhere, so it cannot be opened for writing")]
     BeingRead,
+    /// No such disk.
+    #[error("there is no disk blk{0}: physical disks are not supported yet")]
+    NoDisk(u32),
     /// No RAM for it.
     #[error("no RAM for a volume of {0} bytes")]
     NoRam(u64),
@@ -81,10 +84,11 @@ impl Registry {
     ///
     /// # Errors
     /// [`OpenError`], in one sentence for the log and xenstore.
-    pub fn open(&self, spec: VolumeSpec, access: Access) -> Result<OpenVolume, OpenError> {
-        let shared = match spec {
+    pub fn open(&self, spec: &VolumeSpec, access: Access) -> Result<OpenVolume, OpenError> {
+        let shared = match *spec {
             VolumeSpec::Initrd => self.initrd.clone().ok_or(OpenError::NoInitrd)?,
             VolumeSpec::Ram { bytes } => Shared::new((self.allocate)(bytes).ok_or(OpenError::NoRam(bytes))?),
+            VolumeSpec::Disk { disk, .. } => return Err(OpenError::NoDisk(disk)),
         };
         let users = match (shared.users.get(), access) {
             (Users::Writer, _) => return Err(OpenError::BeingWritten),
@@ -152,54 +156,57 @@ mod tests {
 
     #[test]
     fn initrd_tail_is_cut_to_whole_sectors() {
-        let volume = registry().open(VolumeSpec::Initrd, Access::ReadOnly).unwrap();
+        let volume = registry().open(&VolumeSpec::Initrd, Access::ReadOnly).unwrap();
         assert_eq!(geometry(&volume), Geometry { sectors: 2, block_bytes: 512, read_only: true });
     }
 
     #[test]
     fn readers_share() {
         let registry = registry();
-        let _first = registry.open(VolumeSpec::Initrd, Access::ReadOnly).unwrap();
-        assert!(registry.open(VolumeSpec::Initrd, Access::ReadOnly).is_ok());
+        let _first = registry.open(&VolumeSpec::Initrd, Access::ReadOnly).unwrap();
+        assert!(registry.open(&VolumeSpec::Initrd, Access::ReadOnly).is_ok());
     }
 
     #[test]
     fn a_writer_is_alone() {
         let registry = registry();
-        let _writer = registry.open(VolumeSpec::Initrd, Access::ReadWrite).unwrap();
-        assert_eq!(registry.open(VolumeSpec::Initrd, Access::ReadOnly).unwrap_err(), OpenError::BeingWritten);
+        let _writer = registry.open(&VolumeSpec::Initrd, Access::ReadWrite).unwrap();
+        assert_eq!(
+            registry.open(&VolumeSpec::Initrd, Access::ReadOnly).unwrap_err(),
+            OpenError::BeingWritten
+        );
     }
 
     #[test]
     fn a_reader_keeps_writers_out() {
         let registry = registry();
-        let _reader = registry.open(VolumeSpec::Initrd, Access::ReadOnly).unwrap();
-        assert_eq!(registry.open(VolumeSpec::Initrd, Access::ReadWrite).unwrap_err(), OpenError::BeingRead);
+        let _reader = registry.open(&VolumeSpec::Initrd, Access::ReadOnly).unwrap();
+        assert_eq!(registry.open(&VolumeSpec::Initrd, Access::ReadWrite).unwrap_err(), OpenError::BeingRead);
     }
 
     #[test]
     fn closing_lets_the_next_one_write() {
         let registry = registry();
-        drop(registry.open(VolumeSpec::Initrd, Access::ReadWrite).unwrap());
-        assert!(registry.open(VolumeSpec::Initrd, Access::ReadWrite).is_ok());
+        drop(registry.open(&VolumeSpec::Initrd, Access::ReadWrite).unwrap());
+        assert!(registry.open(&VolumeSpec::Initrd, Access::ReadWrite).is_ok());
     }
 
     #[test]
     fn every_opening_of_ram_is_a_volume_of_its_own() {
         let registry = registry();
-        let _first = registry.open(VolumeSpec::Ram { bytes: 1024 }, Access::ReadWrite).unwrap();
-        assert!(registry.open(VolumeSpec::Ram { bytes: 1024 }, Access::ReadWrite).is_ok());
+        let _first = registry.open(&VolumeSpec::Ram { bytes: 1024 }, Access::ReadWrite).unwrap();
+        assert!(registry.open(&VolumeSpec::Ram { bytes: 1024 }, Access::ReadWrite).is_ok());
     }
 
     #[test]
     fn ram_that_is_not_there_is_refused() {
-        let refused = registry().open(VolumeSpec::Ram { bytes: 8192 }, Access::ReadWrite).unwrap_err();
+        let refused = registry().open(&VolumeSpec::Ram { bytes: 8192 }, Access::ReadWrite).unwrap_err();
         assert_eq!(refused, OpenError::NoRam(8192));
     }
 
     #[test]
     fn a_missing_initrd_is_refused() {
         let registry = Registry::new(None, Box::new(|_| None));
-        assert_eq!(registry.open(VolumeSpec::Initrd, Access::ReadOnly).unwrap_err(), OpenError::NoInitrd);
+        assert_eq!(registry.open(&VolumeSpec::Initrd, Access::ReadOnly).unwrap_err(), OpenError::NoInitrd);
     }
 }

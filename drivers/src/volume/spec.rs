@@ -1,15 +1,22 @@
 //! The grammar of a disk's `target=`, as in `disk = [ 'target=ram:64M, …' ]`.
 //!
 //! ```text
-//! target = "initrd" | "ram:" size
+//! target = "initrd" | "ram:" size | disk [ ":part=" number | ":label=" name ]
 //! size   = digits [ "K" | "M" | "G" ]
+//! disk   = "blk" ( "0" | number )      physical disks, in the order of the device tree
+//! number = decimal from 1 on, without leading zeros
+//! name   = all that follows: 1 to 36 UTF-16 units, no control characters
 //! ```
 //! Pure: whether the volume exists, and may be opened, is for [`super::registry`] to say.
 
 use crate::block::SECTOR_BYTES;
+use alloc::string::{String, ToString};
+
+/// UTF-16 units that a GPT partition name can have (UEFI 2.10, 5.3.3: 72 bytes).
+pub const LABEL_UNITS: usize = 36;
 
 /// Which volume a guest's disk is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VolumeSpec {
     /// The image that `ramdisk=` gives the driver domain.
     Initrd,
@@ -18,13 +25,31 @@ pub enum VolumeSpec {
         /// Its size.
         bytes: u64,
     },
+    /// A physical disk, or a partition of it.
+    Disk {
+        /// Which: the first is 0.
+        disk: u32,
+        /// How much of it.
+        part: Part,
+    },
+}
+
+/// How much of a physical disk a volume is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All of it, whatever is on it.
+    Whole,
+    /// The partition with this number in the GPT; the first is 1.
+    Number(u32),
+    /// The one partition with exactly this name in the GPT.
+    Label(String),
 }
 
 /// Why a `target=` names no volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
     /// None of the forms.
-    #[error("target= is neither `initrd` nor `ram:SIZE`")]
+    #[error("target= is none of `initrd`, `ram:SIZE`, `blkN`, `blkN:part=NUMBER` and `blkN:label=NAME`")]
     Form,
     /// The size of `ram:SIZE`.
     #[error("the size in `ram:SIZE` is not a number with an optional K, M or G")]
@@ -32,6 +57,18 @@ pub enum SpecError {
     /// Likewise.
     #[error("the size in `ram:SIZE` is not a multiple of 512 bytes, or is 0")]
     Sectors,
+    /// The number of `blkN`.
+    #[error("the disk is not `blkN` with a plain decimal number: `blk0`, `blk1`, …")]
+    Disk,
+    /// What follows `blkN`.
+    #[error("after the disk comes neither `:part=NUMBER` nor `:label=NAME`")]
+    Part,
+    /// The number of `blkN:part=NUMBER`.
+    #[error("the number in `blkN:part=NUMBER` is not a plain decimal number from 1 on")]
+    Number,
+    /// The name of `blkN:label=NAME`.
+    #[error("the name in `blkN:label=NAME` is not 1 to 36 UTF-16 units without control characters")]
+    Label,
 }
 
 impl VolumeSpec {
@@ -40,16 +77,44 @@ impl VolumeSpec {
     /// # Errors
     /// [`SpecError`], which names the accepted forms.
     pub fn parse(target: &str) -> Result<Self, SpecError> {
-        match target.split_once(':') {
-            None if target == "initrd" => Ok(Self::Initrd),
-            Some(("ram", size)) => {
+        let (volume, rest) = match target.split_once(':') {
+            Some((volume, rest)) => (volume, Some(rest)),
+            None => (target, None),
+        };
+        match (volume, rest) {
+            ("initrd", None) => Ok(Self::Initrd),
+            ("ram", Some(size)) => {
                 let bytes = parse_size(size).ok_or(SpecError::Size)?;
                 if bytes == 0 || !bytes.is_multiple_of(SECTOR_BYTES) {
                     return Err(SpecError::Sectors);
                 }
                 Ok(Self::Ram { bytes })
             }
-            _ => Err(SpecError::Form),
+            _ => {
+                let number = volume.strip_prefix("blk").ok_or(SpecError::Form)?;
+                let disk = parse_plain(number).ok_or(SpecError::Disk)?;
+                Ok(Self::Disk { disk, part: rest.map_or(Ok(Part::Whole), Part::parse)? })
+            }
+        }
+    }
+}
+
+impl Part {
+    /// Reads what follows the colon of `blkN:`.
+    fn parse(text: &str) -> Result<Self, SpecError> {
+        match text.split_once('=') {
+            Some(("part", number)) => {
+                let number = parse_plain(number).filter(|number| *number != 0);
+                Ok(Self::Number(number.ok_or(SpecError::Number)?))
+            }
+            Some(("label", name)) => {
+                let units = name.encode_utf16().count();
+                if units == 0 || units > LABEL_UNITS || name.contains(char::is_control) {
+                    return Err(SpecError::Label);
+                }
+                Ok(Self::Label(name.to_string()))
+            }
+            _ => Err(SpecError::Part),
         }
     }
 }
@@ -59,8 +124,17 @@ impl core::fmt::Display for VolumeSpec {
         match self {
             Self::Initrd => out.write_str("initrd"),
             Self::Ram { bytes } => write!(out, "ram:{bytes}"),
+            Self::Disk { disk, part: Part::Whole } => write!(out, "blk{disk}"),
+            Self::Disk { disk, part: Part::Number(number) } => write!(out, "blk{disk}:part={number}"),
+            Self::Disk { disk, part: Part::Label(name) } => write!(out, "blk{disk}:label={name}"),
         }
     }
+}
+
+/// A decimal number as one would write it: digits alone, no leading zero.
+fn parse_plain(text: &str) -> Option<u32> {
+    let plain = text == "0" || (!text.starts_with('0') && text.bytes().all(|digit| digit.is_ascii_digit()));
+    if plain { text.parse().ok() } else { None }
 }
 
 /// Bytes: a decimal number with an optional unit K, M or G (powers of 1024).
@@ -81,6 +155,7 @@ pub fn parse_size(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::format;
 
     #[test]
     fn sizes_take_binary_units() {
@@ -88,6 +163,85 @@ mod tests {
         assert_eq!(VolumeSpec::parse("ram:4K"), Ok(VolumeSpec::Ram { bytes: 4096 }));
         assert_eq!(VolumeSpec::parse("ram:64M"), Ok(VolumeSpec::Ram { bytes: 64 << 20 }));
         assert_eq!(VolumeSpec::parse("ram:2G"), Ok(VolumeSpec::Ram { bytes: 2 << 30 }));
+    }
+
+    fn disk(disk: u32, part: Part) -> Result<VolumeSpec, SpecError> {
+        Ok(VolumeSpec::Disk { disk, part })
+    }
+
+    fn label(name: &str) -> Part {
+        Part::Label(name.to_string())
+    }
+
+    #[test]
+    fn disks_are_named_by_number() {
+        assert_eq!(VolumeSpec::parse("blk0"), disk(0, Part::Whole));
+        assert_eq!(VolumeSpec::parse("blk12"), disk(12, Part::Whole));
+        assert_eq!(VolumeSpec::parse("blk4294967295"), disk(u32::MAX, Part::Whole));
+    }
+
+    #[test]
+    fn partitions_are_named_by_number_or_label() {
+        assert_eq!(VolumeSpec::parse("blk0:part=2"), disk(0, Part::Number(2)));
+        assert_eq!(VolumeSpec::parse("blk1:label=root"), disk(1, label("root")));
+    }
+
+    #[test]
+    fn labels_hold_any_character_but_controls() {
+        assert_eq!(VolumeSpec::parse("blk0:label= a:b=c, é 💾 "), disk(0, label(" a:b=c, é 💾 ")));
+        assert_eq!(VolumeSpec::parse("blk0:label=a\nb"), Err(SpecError::Label));
+        assert_eq!(VolumeSpec::parse("blk0:label=a\0"), Err(SpecError::Label));
+        assert_eq!(VolumeSpec::parse("blk0:label=\u{85}"), Err(SpecError::Label));
+    }
+
+    #[test]
+    fn labels_are_as_long_as_the_table_can_hold() {
+        assert!(VolumeSpec::parse(&format!("blk0:label={}", "é".repeat(36))).is_ok());
+        assert_eq!(VolumeSpec::parse(&format!("blk0:label={}", "é".repeat(37))), Err(SpecError::Label));
+        assert!(VolumeSpec::parse(&format!("blk0:label={}", "💾".repeat(18))).is_ok());
+        assert_eq!(VolumeSpec::parse(&format!("blk0:label={}", "💾".repeat(19))), Err(SpecError::Label));
+        assert_eq!(VolumeSpec::parse("blk0:label="), Err(SpecError::Label));
+    }
+
+    #[test]
+    fn numbers_of_disks_are_plain() {
+        assert_eq!(VolumeSpec::parse("blk"), Err(SpecError::Disk));
+        assert_eq!(VolumeSpec::parse("blk00"), Err(SpecError::Disk));
+        assert_eq!(VolumeSpec::parse("blk01"), Err(SpecError::Disk));
+        assert_eq!(VolumeSpec::parse("blk+1"), Err(SpecError::Disk));
+        assert_eq!(VolumeSpec::parse("blk 1"), Err(SpecError::Disk));
+        assert_eq!(VolumeSpec::parse("blk1 "), Err(SpecError::Disk));
+        assert_eq!(VolumeSpec::parse("blk٣"), Err(SpecError::Disk));
+        assert_eq!(VolumeSpec::parse("blk4294967296"), Err(SpecError::Disk));
+        assert_eq!(VolumeSpec::parse("blk:part=1"), Err(SpecError::Disk));
+    }
+
+    #[test]
+    fn numbers_of_partitions_are_plain_and_from_1_on() {
+        assert_eq!(VolumeSpec::parse("blk0:part="), Err(SpecError::Number));
+        assert_eq!(VolumeSpec::parse("blk0:part=0"), Err(SpecError::Number));
+        assert_eq!(VolumeSpec::parse("blk0:part=02"), Err(SpecError::Number));
+        assert_eq!(VolumeSpec::parse("blk0:part=+2"), Err(SpecError::Number));
+        assert_eq!(VolumeSpec::parse("blk0:part=2:label=x"), Err(SpecError::Number));
+        assert_eq!(VolumeSpec::parse("blk0:part=4294967296"), Err(SpecError::Number));
+    }
+
+    #[test]
+    fn disks_have_no_other_parts() {
+        assert_eq!(VolumeSpec::parse("blk0:"), Err(SpecError::Part));
+        assert_eq!(VolumeSpec::parse("blk0:2"), Err(SpecError::Part));
+        assert_eq!(VolumeSpec::parse("blk0:part"), Err(SpecError::Part));
+        assert_eq!(VolumeSpec::parse("blk0:Label=x"), Err(SpecError::Part));
+    }
+
+    #[test]
+    fn what_is_shown_is_what_is_parsed() {
+        let shown = |target: &str| VolumeSpec::parse(target).map(|spec| spec.to_string());
+        assert_eq!(shown("initrd").as_deref(), Ok("initrd"));
+        assert_eq!(shown("ram:4K").as_deref(), Ok("ram:4096"));
+        assert_eq!(shown("blk1").as_deref(), Ok("blk1"));
+        assert_eq!(shown("blk1:part=7").as_deref(), Ok("blk1:part=7"));
+        assert_eq!(shown("blk0:label=a=b:c").as_deref(), Ok("blk0:label=a=b:c"));
     }
 
     #[test]

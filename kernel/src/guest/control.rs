@@ -300,7 +300,7 @@ impl Control {
         let target = &description.target;
         let refusal = |reason: &dyn Display| format!("target '{target}': {reason}");
         let spec = VolumeSpec::parse(target).map_err(|error| refusal(&error))?;
-        let volume = self.volumes.open(spec, description.access).map_err(|error| refusal(&error))?;
+        let volume = self.volumes.open(&spec, description.access).map_err(|error| refusal(&error))?;
         let name = format!("{}/{}", disk.guest, description.name);
 
         let mut guests = self.guests.borrow_mut();
