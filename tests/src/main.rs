@@ -8,6 +8,7 @@ mod boot_tests;
 mod cache;
 mod commands;
 mod image;
+mod power_cut;
 mod progress;
 mod setup;
 mod tool;

@@ -1,0 +1,6 @@
+//! Power cuts.
+
+#![expect(dead_code)]
+
+mod log;
+mod replay;
