@@ -98,10 +98,13 @@ start_driver_domain() {
     wait_node "/local/domain/$(xl domid driver-domain)/data/ready" 1 30 || fail "the driver domain does not say that it is ready"
 }
 
-# driver_domain_config [LINE...]: the driver domain's configuration for this bed: the image is in /bed, and there is no initrd and as little
-# memory unless LINEs say so.
+# driver_domain_config [LINE...]: the driver domain's configuration for this bed: its files are in /bed. On a machine with physical disks it
+# is as users get it; else it has no devices, and memory for small volumes in RAM.
 driver_domain_config() {
-    sed -e 's|"driver-domain.img"|"/bed/driver-domain.img"|' -e '/^ramdisk/d' -e 's/^memory.*/memory = 16/' /bed/driver-domain.cfg
+    local without=()
+    [ -n "$PASSTHROUGH" ] || without=(-e '/^iomem/d' -e '/^irqs/d' -e '/^device_tree/d' -e 's/^memory.*/memory = 16/')
+    sed -e 's|"driver-domain.img"|"/bed/driver-domain.img"|' -e 's|"passthrough.dtb"|"/bed/passthrough.dtb"|' "${without[@]}" \
+        /bed/driver-domain.cfg
     [ $# -eq 0 ] || printf '%s\n' "$@"
 }
 

@@ -7,7 +7,11 @@
 //! # gic: 2                    the default is 3
 //! # memory: 8G                the default is 4G
 //! # passthrough: yes          the first eight virtio transports are not Dom0's
-//! # alone: yes                it gets a machine of its own
+//! # disk: empty 64M           a physical disk on the next transport; after its content, options of QEMU's device (serial=a,…)
+//! # disk: two-partitions      another
+//! # block-node: driver=foo,…  a block node of QEMU: bed/physical_disk.rs says how it comes before a disk
+//! # host: NAME                what the host checks afterwards, with the machine off: host_checks/mod.rs
+//! # alone: yes                it gets a machine of its own, as each test with physical disks does
 //! # qemu: -device foo         more of QEMU's command line
 //! # xen-argument: foo=bar     more of Xen's command line
 //! ```
@@ -23,7 +27,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::bed::{Ending, Job, Lab};
+use crate::bed::partitions::Partition;
+use crate::bed::{Content, Ending, Job, Lab, PhysicalDisk};
+use crate::host_checks::{self, Evidence};
 use crate::setup::Parts;
 use crate::setup::xen::Flavour;
 
@@ -35,6 +41,13 @@ const CLEAR_UP: Duration = Duration::from_secs(60);
 const MARK: &str = "@test ";
 /// How much of a failed test's output is shown.
 const SHOWN_LINES: usize = 30;
+
+/// The disk `two-partitions`: each has room for 64 MiB, and only the first begins at a multiple of a page.
+const TWO_PARTITIONS: [Partition; 2] = [
+    Partition { label: "first", start: 2048, sectors: (64 << 11) + 5 },
+    Partition { label: "second", start: 2048 + (64 << 11) + 5 + 58, sectors: (64 << 11) + 3 },
+];
+const TWO_PARTITIONS_BYTES: u64 = 136 << 20;
 
 /// One boot test.
 #[derive(Clone, Debug)]
@@ -50,6 +63,7 @@ pub struct BootTest {
     script: PathBuf,
     machine: Lab,
     alone: bool,
+    host_check: Option<host_checks::Check>,
 }
 
 /// All boot tests, by name.
@@ -76,6 +90,7 @@ fn read(script: &Path) -> Result<BootTest> {
         script: script.to_owned(),
         machine: Lab::default(),
         alone: false,
+        host_check: None,
         name,
     };
     let head =
@@ -92,6 +107,13 @@ fn read(script: &Path) -> Result<BootTest> {
             "gic" => test.machine.gic = value.parse().context("`gic` is 2 or 3")?,
             "memory" => value.clone_into(&mut test.machine.memory),
             "passthrough" => test.machine.passthrough = value == "yes",
+            "disk" => {
+                let transport = u32::try_from(test.machine.disks.len())?;
+                test.machine.disks.push(disk(transport, value)?);
+                test.alone = true;
+            }
+            "block-node" => test.machine.block_nodes.push(value.to_owned()),
+            "host" => test.host_check = Some(host_checks::find(value)?),
             "alone" => test.alone = value == "yes",
             "qemu" => test.machine.qemu_arguments.extend(value.split_whitespace().map(str::to_owned)),
             "xen-argument" => test.machine.xen_arguments.push(value.to_owned()),
@@ -102,6 +124,28 @@ fn read(script: &Path) -> Result<BootTest> {
         bail!("it promises nothing: add a line `# promise: …`");
     }
     Ok(test)
+}
+
+/// A disk as a test's head describes it.
+fn disk(transport: u32, text: &str) -> Result<PhysicalDisk> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let (content, options) = match words[..] {
+        ["empty", size, ref options @ ..] => (Content::Empty(bytes(size)?), options),
+        ["two-partitions", ref options @ ..] => {
+            (Content::Partitioned(TWO_PARTITIONS_BYTES, &TWO_PARTITIONS), options)
+        }
+        _ => bail!("no disk is known as `{text}`; boot_tests.rs lists what is"),
+    };
+    Ok(PhysicalDisk { transport, content, options: options.join(",") })
+}
+
+/// A size as `64M`.
+fn bytes(text: &str) -> Result<u64> {
+    let units = [("K", 10), ("M", 20), ("G", 30)];
+    let unit = units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift)));
+    let (number, shift) = unit.unwrap_or((text, 0));
+    let number: u64 = number.parse().with_context(|| format!("{text} is no size such as 64M"))?;
+    Ok(number << shift)
 }
 
 /// Runs `tests`, prints a line for each, and counts those that passed and failed.
@@ -116,7 +160,14 @@ pub fn run(
     for (number, group) in groups(tests).into_iter().enumerate() {
         let mut waiting: VecDeque<BootTest> = group.into();
         while !waiting.is_empty() {
-            let mut boot = Boot { results: Vec::new(), output: String::new(), running: None };
+            // Such a test is the only one of its machine.
+            let host_check = waiting[0].host_check;
+            let mut boot = Boot {
+                results: Vec::new(),
+                output: String::new(),
+                running: None,
+                is_checked_later: host_check.is_some(),
+            };
             let lab = Lab { name: format!("test-{}", number + 1), ..waiting[0].machine.clone() };
             let job = job(&waiting, workspace, bed_files, environment)?;
             let outcome = lab.run(parts, workspace, &job, |line| boot.take(line))?;
@@ -132,7 +183,10 @@ pub fn run(
                     outcome.log.display()
                 );
             }
-            for result in boot.results {
+            for mut result in boot.results {
+                if let Some(check) = host_check {
+                    result.check(check, &Evidence { lab: &lab, outcome: &outcome });
+                }
                 passed += usize::from(result.passed);
                 result.show(&folder)?;
                 waiting.retain(|test| test.name != result.name);
@@ -181,11 +235,13 @@ struct Boot {
     results: Vec<TestResult>,
     output: String,
     running: Option<String>,
+    is_checked_later: bool,
 }
 
 struct TestResult {
     name: String,
     passed: bool,
+    seconds: f32,
     output: String,
 }
 
@@ -210,16 +266,35 @@ impl Boot {
     }
 
     fn finish(&mut self, name: &str, passed: bool, seconds: f32) {
-        println!("test {name} ... {} ({seconds:.1} s)", if passed { "ok" } else { "FAILED" });
-        self.results.push(TestResult {
-            name: name.to_owned(),
-            passed,
-            output: std::mem::take(&mut self.output),
-        });
+        let result =
+            TestResult { name: name.to_owned(), passed, seconds, output: std::mem::take(&mut self.output) };
+        if !self.is_checked_later {
+            result.tell();
+        }
+        self.results.push(result);
     }
 }
 
 impl TestResult {
+    fn tell(&self) {
+        let verdict = if self.passed { "ok" } else { "FAILED" };
+        println!("test {} ... {verdict} ({:.1} s)", self.name, self.seconds);
+    }
+
+    /// The host's part of the test, when Dom0's held.
+    fn check(&mut self, check: host_checks::Check, evidence: &Evidence) {
+        if self.passed {
+            match check(evidence) {
+                Ok(lines) => self.output.extend(lines.iter().map(|line| format!("host: {line}\n"))),
+                Err(error) => {
+                    self.passed = false;
+                    let _ = writeln!(self.output, "host: {error:#}");
+                }
+            }
+        }
+        self.tell();
+    }
+
     /// Saves the test's output beside the logs of its machine; shows the end of it when it failed.
     fn show(&self, folder: &Path) -> Result<()> {
         let log = folder.join(format!("{}.log", self.name));

@@ -84,14 +84,26 @@ fn flatten(elf: &[u8]) -> Result<Vec<u8>> {
     Ok(image)
 }
 
+/// Compiles the device tree of the devices that are passed through to the driver domain.
+pub fn passthrough_tree() -> Result<PathBuf> {
+    let folder = target_folder()?.join(TARGET).join("kernel");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let result = folder.join("passthrough.dtb");
+    // Quietly: the tree is a part of another one, which has the interrupt controller that this one names.
+    let mut compiler = Command::new("dtc");
+    compiler.args(["-q", "-I", "dts", "-O", "dtb", "-o"]).arg(&result);
+    tool::run(compiler.arg(workspace()?.join("boot/passthrough.dts")))?;
+    Ok(result)
+}
+
 /// The files of the project that a script finds in `/bed`.
 pub fn bed_files(workspace: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(workspace.join("boot")).context("the folder boot is missing")?;
-    Ok(entries
+    let configurations = entries
         .flatten()
         .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|ending| ending == "cfg"))
-        .collect())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "cfg"));
+    Ok(configurations.chain([passthrough_tree()?]).collect())
 }
 
 /// Copies what is in `from` into `to`.

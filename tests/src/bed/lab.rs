@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::disk;
+use super::physical_disk::PhysicalDisk;
 use super::qemu::{self, Console};
 use crate::setup::Parts;
 use crate::setup::xen::Flavour;
@@ -43,8 +44,12 @@ pub struct Lab {
     pub processors: u32,
     /// Time is counted in instructions: two runs of the same script agree.
     pub deterministic: bool,
-    /// The first eight virtio transports are not Dom0's, to be passed through.
+    /// The first eight virtio transports are not Dom0's, to be passed through: always so with physical disks.
     pub passthrough: bool,
+    /// The physical disks.
+    pub disks: Vec<PhysicalDisk>,
+    /// More of QEMU's block nodes, as `-blockdev` takes them: see `physical_disk.rs`. `{folder}` is the run's folder.
+    pub block_nodes: Vec<String>,
     /// More of Xen's command line.
     pub xen_arguments: Vec<String>,
     /// More of QEMU's command line.
@@ -92,6 +97,10 @@ pub struct Outcome {
     pub boot_time: Duration,
     /// From the script's start to its end.
     pub script_time: Duration,
+    /// The images of the physical disks, as the run left them.
+    pub disk_images: Vec<PathBuf>,
+    /// Keeps the run's folder from the next run.
+    _lock: File,
 }
 
 impl Default for Lab {
@@ -106,6 +115,8 @@ impl Default for Lab {
             processors: 1,
             deterministic: false,
             passthrough: false,
+            disks: Vec::new(),
+            block_nodes: Vec::new(),
             xen_arguments: Vec::new(),
             qemu_arguments: Vec::new(),
         }
@@ -118,6 +129,11 @@ impl Lab {
         if self.deterministic { 1 } else { self.processors }
     }
 
+    /// Whether the first eight transports are kept from Dom0.
+    pub fn has_passthrough(&self) -> bool {
+        self.passthrough || !self.disks.is_empty()
+    }
+
     /// Boots, runs `job`, and gives each line of its output to `line` as it comes.
     pub fn run(
         &self,
@@ -126,10 +142,11 @@ impl Lab {
         job: &Job,
         mut line: impl FnMut(&str),
     ) -> Result<Outcome> {
-        let (folder, _lock) = self.folder()?;
-        let disks = self.make_disks(parts, workspace, &folder, Some(job))?;
+        let (folder, lock) = self.folder()?;
+        let disks = self.make_disks(parts, workspace, &folder, job)?;
+        let disk_images = self.make_physical_disks(&folder)?;
         let start = Instant::now();
-        let mut machine = Machine(qemu::start(self, parts, &folder, &disks, Console::Log)?);
+        let mut machine = Machine(qemu::start(self, parts, &folder, &disks, &disk_images, Console::Log)?);
         let output = lines_of(machine.0.stdout.take().context("QEMU has no output")?);
         let mut outcome = Outcome {
             ending: Ending::NoBoot,
@@ -137,6 +154,8 @@ impl Lab {
             log: folder.join("serial.log"),
             boot_time: Duration::ZERO,
             script_time: Duration::ZERO,
+            disk_images,
+            _lock: lock,
         };
         let mut deadline = start + BOOT_LIMIT;
         let mut told_to_stop = false;
@@ -175,6 +194,9 @@ impl Lab {
             }
         }
         drop(machine);
+        if outcome.ending == Ending::NoBoot {
+            qemu_must_be_content(&folder)?;
+        }
         outcome.script_time = start.elapsed().saturating_sub(outcome.boot_time);
         disk::unpack_results(&folder.join("results.img"), &outcome.results)?;
         for image in ["results.img", "files.img", "job.img"] {
@@ -187,11 +209,13 @@ impl Lab {
     /// Boots to a shell of Dom0 on the terminal.
     pub fn shell(&self, parts: &Parts, workspace: &Path, job: &Job) -> Result<()> {
         let (folder, _lock) = self.folder()?;
-        let disks = self.make_disks(parts, workspace, &folder, Some(job))?;
+        let disks = self.make_disks(parts, workspace, &folder, job)?;
+        let disk_images = self.make_physical_disks(&folder)?;
         println!("Dom0 comes up in about 10 s. Leave by `exit`, or Ctrl-A x to stop the machine.");
-        let mut machine = Machine(qemu::start(self, parts, &folder, &disks, Console::Terminal)?);
-        machine.0.wait().context("cannot wait for QEMU")?;
-        Ok(())
+        let mut machine =
+            Machine(qemu::start(self, parts, &folder, &disks, &disk_images, Console::Terminal)?);
+        let status = machine.0.wait().context("cannot wait for QEMU")?;
+        if status.success() { Ok(()) } else { qemu_must_be_content(&folder) }
     }
 
     /// This run's own folder, locked: two runs of one name at a time get different ones.
@@ -213,19 +237,25 @@ impl Lab {
         bail!("a hundred runs named {} at a time: give one another name", self.name)
     }
 
+    fn make_physical_disks(&self, folder: &Path) -> Result<Vec<PathBuf>> {
+        for (number, disk) in self.disks.iter().enumerate() {
+            if self.disks[..number].iter().any(|other| other.transport == disk.transport) {
+                bail!("two disks are on transport {}: give one another number", disk.transport);
+            }
+        }
+        self.disks.iter().map(|disk| disk.make_image(folder)).collect()
+    }
+
     fn make_disks(
         &self,
         parts: &Parts,
         workspace: &Path,
         folder: &Path,
-        job: Option<&Job>,
+        job: &Job,
     ) -> Result<Vec<(&'static str, PathBuf)>> {
         let results = folder.join("results.img");
         disk::for_results(&results)?;
         let mut disks = vec![("bed", parts.bed_disk.clone()), ("results", results)];
-        let Some(job) = job else {
-            return Ok(disks);
-        };
         let staging = folder.join("job");
         if staging.exists() {
             fs::remove_dir_all(&staging)?;
@@ -245,9 +275,10 @@ impl Lab {
             fs::copy(&job.script, staging.join("script.sh"))
                 .with_context(|| format!("cannot read the script {}", job.script.display()))?;
         }
-        let variables = job
-            .environment
+        let passthrough = self.has_passthrough().then(|| ("PASSTHROUGH".to_owned(), "yes".to_owned()));
+        let variables = passthrough
             .iter()
+            .chain(&job.environment)
             .map(|(name, value)| format!("export {name}='{}'\n", value.replace('\'', r"'\''")));
         fs::write(staging.join("job.env"), variables.collect::<String>())?;
         let image = folder.join("job.img");
@@ -260,6 +291,16 @@ impl Lab {
         }
         Ok(disks)
     }
+}
+
+/// Fails with what QEMU complained of, if it did.
+fn qemu_must_be_content(folder: &Path) -> Result<()> {
+    let text = fs::read_to_string(folder.join("qemu.log")).unwrap_or_default();
+    let complaints: Vec<&str> = text.lines().filter(|line| line.starts_with("qemu-system-")).collect();
+    if !complaints.is_empty() {
+        bail!("QEMU says:\n{}", complaints.join("\n"));
+    }
+    Ok(())
 }
 
 /// A running QEMU; ended when dropped.

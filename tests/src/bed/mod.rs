@@ -3,6 +3,9 @@
 mod device_tree;
 pub mod disk;
 mod lab;
+pub mod partitions;
+pub mod physical_disk;
 mod qemu;
 
-pub use lab::{Ending, Job, Lab};
+pub use lab::{Ending, Job, Lab, Outcome};
+pub use physical_disk::{Content, PhysicalDisk};

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 
 use super::device_tree::{self, Boot, Module};
 use super::lab::Lab;
+use super::physical_disk::PhysicalDisk;
 use crate::setup::Parts;
 use crate::tool;
 
@@ -16,7 +17,7 @@ const KERNEL_ADDRESS: u64 = 0x5000_0000;
 const ROOT_ADDRESS: u64 = 0x5800_0000;
 const POLICY_ADDRESS: u64 = 0x5f00_0000;
 
-/// The last transports of the machine: their page of registers stays Dom0's when others are passed through.
+/// The last transports of the machine: their page of registers stays Dom0's when the first ones are passed through, with the physical disks.
 const FIRST_OWN_TRANSPORT: u32 = 27;
 
 /// Who is at the other end of Dom0's console.
@@ -28,12 +29,13 @@ pub enum Console {
     Terminal,
 }
 
-/// Starts the machine of `lab` with `disks` (name and image), its files and logs in `folder`.
+/// Starts the machine of `lab` with Dom0's `disks` (name and image) and the images of the physical disks, its files and logs in `folder`.
 pub fn start(
     lab: &Lab,
     parts: &Parts,
     folder: &Path,
     disks: &[(&str, PathBuf)],
+    disk_images: &[PathBuf],
     console: Console,
 ) -> Result<Child> {
     let tree = folder.join("boot.dtb");
@@ -65,6 +67,13 @@ pub fn start(
             .arg("-device")
             .arg(format!("virtio-blk-device,drive={name},serial={name},bus=virtio-mmio-bus.{transport}"));
     }
+    let own_nodes: Vec<String> =
+        lab.block_nodes.iter().map(|node| node.replace("{folder}", &folder.to_string_lossy())).collect();
+    for (disk, image) in lab.disks.iter().zip(disk_images) {
+        command.args(disk.node(image, &own_nodes));
+    }
+    command.args(own_nodes.iter().flat_map(|node| ["-blockdev", node]));
+    command.args(lab.disks.iter().flat_map(PhysicalDisk::device));
     match console {
         Console::Log => {
             command.arg("-chardev").arg(format!("file,id=console,path={}", log.display()));
@@ -122,7 +131,7 @@ fn make_device_tree(lab: &Lab, parts: &Parts, folder: &Path, tree: &Path) -> Res
         xen_arguments,
         dom0_arguments: "console=hvc0 clk_ignore_unused rdinit=/init quiet panic=5".into(),
         modules: &modules(parts),
-        passthrough: lab.passthrough,
+        passthrough: lab.has_passthrough(),
     };
     device_tree::write(&dumped, &boot, tree)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use crate::bed::{Ending, Job, Lab};
+use crate::bed::{Content, Ending, Job, Lab, PhysicalDisk};
 use crate::setup::xen::Flavour;
 use crate::{image, setup};
 
@@ -69,6 +69,12 @@ pub struct Machine {
     /// Keep the virtio transports 0 to 7 from Dom0, to be passed through
     #[arg(long)]
     passthrough: bool,
+    /// A physical disk for the driver domain: its image and options of QEMU's device; the first is blk0. Repeat it for more disks
+    #[arg(long = "disk", value_name = "FILE[,OPTION=VALUE]...")]
+    disks: Vec<String>,
+    /// A block node of QEMU, such as a filter: one named diskN stands before disk N, whose file then is the node imageN
+    #[arg(long = "block-node", value_name = "OPTIONS OF -blockdev")]
+    block_nodes: Vec<String>,
     /// More of Xen's command line
     #[arg(long = "xen-arg", allow_hyphen_values = true)]
     xen_arguments: Vec<String>,
@@ -79,6 +85,10 @@ pub struct Machine {
 
 impl Machine {
     fn lab(&self, name: &str) -> Lab {
+        let disks = (0..).zip(&self.disks).map(|(transport, text)| {
+            let (file, options) = text.split_once(',').unwrap_or((text, ""));
+            PhysicalDisk { transport, content: Content::File(file.into()), options: options.into() }
+        });
         Lab {
             name: self.name.clone().unwrap_or_else(|| name.to_owned()),
             xen: self.xen,
@@ -89,6 +99,8 @@ impl Machine {
             processors: self.processors,
             deterministic: self.icount,
             passthrough: self.passthrough,
+            disks: disks.collect(),
+            block_nodes: self.block_nodes.clone(),
             xen_arguments: self.xen_arguments.clone(),
             qemu_arguments: self.qemu_arguments.clone(),
         }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use crate::{progress, tool};
 
 /// A program that is needed, and the Debian package that brings it.
-const PROGRAMS: [(&str, &str); 18] = [
+const PROGRAMS: [(&str, &str); 20] = [
     ("qemu-system-aarch64", "qemu-system-arm"),
     ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
     ("gcc", "gcc"),
@@ -19,6 +19,8 @@ const PROGRAMS: [(&str, &str); 18] = [
     ("python3", "python3-minimal"),
     ("dtc", "device-tree-compiler"),
     ("mke2fs", "e2fsprogs"),
+    ("debugfs", "e2fsprogs"),
+    ("sgdisk", "gdisk"),
     ("xz", "xz-utils"),
     ("tar", "tar"),
     ("setpriv", "util-linux"),
