@@ -7,6 +7,8 @@ use dtoolkit::standard::NodeStandard;
 use dtoolkit::{Cells, Node, Property};
 use smallvec::SmallVec;
 
+use crate::limits::PASSTHROUGH_MAX;
+
 /// Ranges of guest-physical addresses, in bytes.
 pub type Ranges = SmallVec<[Range<u64>; 4]>;
 
@@ -19,12 +21,26 @@ pub struct Machine<'a> {
     pub extended_regions: Ranges,
     /// Registers of the interrupt controller.
     pub interrupt_controller: InterruptController,
-    /// Interrupt number (GIC INTID) of event channels.
-    pub event_interrupt: u32,
+    /// Interrupt number (GIC INTID) of the virtual timer.
+    pub timer_interrupt: u32,
+    /// Physical devices passed through to this domain, in the order of the device tree.
+    pub passthrough: SmallVec<[PassthroughDevice; PASSTHROUGH_MAX]>,
+    /// Names of nodes that describe such a device badly, or one too many, or a bus with addresses of its own.
+    pub passthrough_skipped: SmallVec<[&'a str; PASSTHROUGH_MAX]>,
     /// The file given by `ramdisk=`.
     pub initrd: Option<Range<u64>>,
     /// The command line given by `extra=`.
     pub command_line: &'a str,
+}
+
+/// A virtio device of the machine that is ours alone: a `virtio,mmio` node (Linux, bindings/virtio/mmio.yaml) of the
+/// partial device tree that `device_tree=` names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PassthroughDevice {
+    /// Addresses of its registers.
+    pub registers: Range<u64>,
+    /// Its interrupt number (GIC INTID).
+    pub interrupt: u32,
 }
 
 /// Where the interrupt controller's registers are.
@@ -62,6 +78,13 @@ pub enum DeviceTreeError {
 const SHARED_BASE: u32 = 32;
 const PRIVATE_BASE: u32 = 16;
 
+/// Position of the virtual timer's interrupt (Linux, bindings/timer/arm,arch_timer.yaml): after the secure and the
+/// non-secure physical timer's.
+const VIRTUAL_TIMER: usize = 2;
+
+/// Buses inside buses that are looked into.
+const BUS_DEPTH_MAX: usize = 4;
+
 impl<'a> Machine<'a> {
     /// Reads the facts out of the blob `data`.
     ///
@@ -83,16 +106,59 @@ impl<'a> Machine<'a> {
         let command_line = chosen.and_then(|node| string(node, "bootargs")).unwrap_or_default();
         let initrd = chosen
             .and_then(|node| Some(number(node, "linux,initrd-start")?..number(node, "linux,initrd-end")?));
-        Ok(Self {
+        let timer = root.children().find(|node| node.is_compatible("arm,armv8-timer"));
+        let mut machine = Self {
             memory,
             extended_regions: reg(hypervisor).skip(1).collect(),
             interrupt_controller: interrupt_controller(root)?,
-            event_interrupt: interrupt(hypervisor, 0)
-                .ok_or(DeviceTreeError::Missing("the event interrupt"))?,
+            timer_interrupt: timer
+                .and_then(|node| interrupt(node, VIRTUAL_TIMER))
+                .ok_or(DeviceTreeError::Missing("the virtual timer's interrupt"))?,
+            passthrough: SmallVec::new(),
+            passthrough_skipped: SmallVec::new(),
             initrd: initrd.filter(|range| !range.is_empty()),
             command_line,
-        })
+        };
+        if let Some(bus) = root.child("passthrough") {
+            machine.read_bus(bus, BUS_DEPTH_MAX);
+        }
+        Ok(machine)
     }
+
+    /// Finds the devices on a bus, and on the buses on it.
+    fn read_bus(&mut self, bus: FdtNode<'a>, depth: usize) {
+        // Devicetree Specification 0.4, 2.3.8: an empty `ranges` says that addresses on the bus are those of the
+        // machine.
+        if !bus.property("ranges").is_some_and(|ranges| ranges.value().is_empty()) {
+            return self.skip(bus);
+        }
+        for node in bus.children().filter(|node| is_enabled(*node)) {
+            if node.is_compatible("virtio,mmio") {
+                match passthrough_device(node) {
+                    // No more than fit: there is no heap yet.
+                    Some(device) if self.passthrough.len() < PASSTHROUGH_MAX => self.passthrough.push(device),
+                    _ => self.skip(node),
+                }
+            } else if depth > 0 && node.is_compatible("simple-bus") {
+                self.read_bus(node, depth - 1);
+            }
+        }
+    }
+
+    fn skip(&mut self, node: FdtNode<'a>) {
+        if self.passthrough_skipped.len() < PASSTHROUGH_MAX {
+            self.passthrough_skipped.push(node.name());
+        }
+    }
+}
+
+/// Devicetree Specification 0.4, 2.3.4.
+fn is_enabled(node: FdtNode<'_>) -> bool {
+    !matches!(string(node, "status"), Some(status) if status != "okay" && status != "ok")
+}
+
+fn passthrough_device(node: FdtNode<'_>) -> Option<PassthroughDevice> {
+    Some(PassthroughDevice { registers: reg(node).next()?, interrupt: interrupt(node, 0)? })
 }
 
 fn reg(node: FdtNode<'_>) -> impl Iterator<Item = Range<u64>> + '_ {

@@ -68,6 +68,35 @@ impl Blob {
     }
 }
 
+/// The head of `/passthrough`, and of any bus whose addresses are the machine's.
+fn bus(node: &mut Blob) {
+    node.property("compatible", b"simple-bus\0");
+    node.cells("#address-cells", &[2]);
+    node.cells("#size-cells", &[2]);
+    node.property("ranges", b"");
+}
+
+/// A virtio transport as QEMU has them: number `transport` of them.
+fn transport(node: &mut Blob, transport: u32) {
+    node.property("compatible", b"virtio,mmio\0");
+    node.ranges(&[(0xa00_0000 + u64::from(transport) * 0x200, 0x200)]);
+    node.cells("interrupts", &[0, 16 + transport, 1]);
+    node.cells("interrupt-parent", &[0xfde8]);
+}
+
+fn device(transport: u32) -> PassthroughDevice {
+    let start = 0xa00_0000 + u64::from(transport) * 0x200;
+    PassthroughDevice { registers: start..start + 0x200, interrupt: 48 + transport }
+}
+
+/// Devices and skipped nodes of a tree whose `/passthrough` is `content`.
+fn passthrough(content: fn(&mut Blob)) -> (Vec<PassthroughDevice>, Vec<String>) {
+    let blob = Tree { passthrough: Some(content), ..domain() }.build();
+    let machine = Machine::read(&blob).unwrap();
+    let skipped = machine.passthrough_skipped.iter().map(|name| String::from(*name));
+    (machine.passthrough.to_vec(), skipped.collect())
+}
+
 /// Start and size of each range of a `reg`.
 type Registers = Vec<(u64, u64)>;
 
@@ -76,7 +105,8 @@ type Registers = Vec<(u64, u64)>;
 struct Tree {
     banks: Registers,
     hypervisor: Option<Registers>,
-    event_interrupt: Option<[u32; 3]>,
+    timer: Option<Vec<u32>>,
+    passthrough: Option<fn(&mut Blob)>,
     gic: Option<(&'static [u8], Registers)>,
     bootargs: Option<&'static str>,
     initrd: Option<(Vec<u32>, Vec<u32>)>,
@@ -92,7 +122,8 @@ fn domain() -> Tree {
     Tree {
         banks: Vec::from([(0x4000_0000, 32 << 20)]),
         hypervisor: Some(Vec::from([GRANT_TABLE, EXTENDED[0], EXTENDED[1]])),
-        event_interrupt: Some([1, 15, 0xf08]),
+        timer: Some(Vec::from([1, 13, 0xf08, 1, 14, 0xf08, 1, 11, 0xf08])),
+        passthrough: None,
         gic: Some((GIC_V3, Vec::from([(0x300_1000, 0x1_0000), (0x302_0000, 0x100_0000)]))),
         bootargs: Some("window=4M log=debug"),
         initrd: None,
@@ -132,10 +163,17 @@ impl Tree {
                 root.node("hypervisor", |hypervisor| {
                     hypervisor.property("compatible", b"xen,xen-4.20\0xen,xen\0");
                     hypervisor.ranges(regions);
-                    if let Some(interrupt) = self.event_interrupt {
-                        hypervisor.cells("interrupts", &interrupt);
-                    }
+                    hypervisor.cells("interrupts", &[1, 15, 0xf08]);
                 });
+            }
+            if let Some(interrupts) = &self.timer {
+                root.node("timer", |timer| {
+                    timer.property("compatible", b"arm,armv8-timer\0");
+                    timer.cells("interrupts", interrupts);
+                });
+            }
+            if let Some(content) = self.passthrough {
+                root.node("passthrough", content);
             }
         });
         blob.finish()
@@ -170,7 +208,8 @@ fn a_domain_is_read_as_xl_describes_it() {
     let machine = Machine::read(&blob).unwrap();
     assert_eq!(machine.memory[..], [bytes((0x4000_0000, 32 << 20))]);
     assert_eq!(machine.extended_regions[..], EXTENDED.map(bytes));
-    assert_eq!(machine.event_interrupt, 31);
+    assert_eq!(machine.timer_interrupt, 27);
+    assert!(machine.passthrough.is_empty() && machine.passthrough_skipped.is_empty());
     assert_eq!((machine.initrd, machine.command_line), (None, "window=4M log=debug"));
     let gic = InterruptController::V3 { distributor: 0x300_1000, redistributor: 0x302_0000 };
     assert_eq!(machine.interrupt_controller, gic);
@@ -221,17 +260,13 @@ fn no_command_line_is_an_empty_one() {
 }
 
 #[test]
-fn a_shared_event_interrupt_is_numbered_from_32() {
-    let blob = Tree { event_interrupt: Some([0, 4, 1]), ..domain() }.build();
-    assert_eq!(Machine::read(&blob).unwrap().event_interrupt, 36);
-}
-
-#[test]
 fn what_is_missing_is_named() {
     assert_eq!(Tree { banks: Vec::new(), ..domain() }.missing(), "memory");
     assert_eq!(Tree { hypervisor: None, ..domain() }.missing(), "/hypervisor: not a Xen domain?");
-    assert_eq!(Tree { event_interrupt: None, ..domain() }.missing(), "the event interrupt");
-    assert_eq!(Tree { event_interrupt: Some([2, 0, 0]), ..domain() }.missing(), "the event interrupt");
+    let (short, odd) = (Vec::from([1, 13, 0xf08]), Vec::from([1, 13, 0, 1, 14, 0, 2, 0, 0]));
+    for timer in [None, Some(short), Some(odd)] {
+        assert_eq!(Tree { timer, ..domain() }.missing(), "the virtual timer's interrupt");
+    }
     assert_eq!(Tree { gic: None, ..domain() }.missing(), "an interrupt controller");
     assert_eq!(
         Tree { gic: Some((GIC_V3, Vec::from([(1, 1)]))), ..domain() }.missing(),
@@ -244,6 +279,82 @@ fn an_interrupt_controller_of_another_kind_is_refused() {
     let registers = Vec::from([(0x300_1000, 0x1000), (0x300_2000, 0x2000)]);
     let tree = Tree { gic: Some((b"arm,gic-v9\0", registers)), ..domain() };
     assert_eq!(tree.missing(), "a GICv2 or GICv3");
+}
+
+#[test]
+fn passed_through_devices_are_found_in_order_at_any_depth() {
+    let (devices, skipped) = passthrough(|node| {
+        bus(node);
+        node.node("virtio@a000200", |node| transport(node, 1));
+        node.node("soc", |node| {
+            bus(node);
+            node.node("virtio@a000600", |node| transport(node, 3));
+        });
+        node.node("clock", |node| node.property("compatible", b"fixed-clock\0"));
+        node.node("virtio@a000000", |node| transport(node, 0));
+    });
+    assert_eq!(devices, [device(1), device(3), device(0)]);
+    assert!(skipped.is_empty());
+}
+
+#[test]
+fn a_disabled_device_is_none() {
+    let (devices, skipped) = passthrough(|node| {
+        bus(node);
+        node.node("virtio@a000000", |node| {
+            transport(node, 0);
+            node.property("status", b"disabled\0");
+        });
+        node.node("virtio@a000200", |node| {
+            transport(node, 1);
+            node.property("status", b"okay\0");
+        });
+    });
+    assert_eq!((devices, skipped.len()), (vec![device(1)], 0));
+}
+
+#[test]
+fn a_badly_described_device_is_named_and_skipped() {
+    let (devices, skipped) = passthrough(|node| {
+        bus(node);
+        node.node("no-registers", |node| {
+            node.property("compatible", b"virtio,mmio\0");
+            node.cells("interrupts", &[0, 16, 1]);
+        });
+        node.node("no-interrupt", |node| {
+            node.property("compatible", b"virtio,mmio\0");
+            node.ranges(&[(0xa00_0000, 0x200)]);
+        });
+        node.node("virtio@a000400", |node| transport(node, 2));
+    });
+    assert_eq!(devices, [device(2)]);
+    assert_eq!(skipped, ["no-registers", "no-interrupt"]);
+}
+
+#[test]
+fn a_bus_with_addresses_of_its_own_is_skipped() {
+    let (devices, skipped) = passthrough(|node| {
+        bus(node);
+        node.node("soc", |node| {
+            node.property("compatible", b"simple-bus\0");
+            node.cells("#address-cells", &[2]);
+            node.cells("#size-cells", &[2]);
+            node.node("virtio@a000600", |node| transport(node, 3));
+        });
+    });
+    assert_eq!((devices.len(), skipped), (0, vec![String::from("soc")]));
+}
+
+#[test]
+fn more_devices_than_fit_are_skipped() {
+    let (devices, skipped) = passthrough(|node| {
+        bus(node);
+        for number in 0..20 {
+            node.node(&format!("virtio{number}"), |node| transport(node, number));
+        }
+    });
+    assert_eq!(devices.len(), PASSTHROUGH_MAX);
+    assert_eq!(skipped, ["virtio16", "virtio17", "virtio18", "virtio19"]);
 }
 
 #[test]
@@ -271,7 +382,12 @@ proptest! {
     fn a_damaged_device_tree_never_panics(
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
     ) {
-        let mut blob = Tree { initrd: Some((vec![1], vec![2])), ..domain() }.build();
+        let passthrough: fn(&mut Blob) = |node| {
+            bus(node);
+            node.node("virtio@a000000", |node| transport(node, 0));
+        };
+        let initrd = Some((vec![1], vec![2]));
+        let mut blob = Tree { initrd, passthrough: Some(passthrough), ..domain() }.build();
         for (place, value) in damage {
             let place = place.index(blob.len());
             blob[place] = value;

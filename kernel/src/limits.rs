@@ -3,6 +3,9 @@
 /// Bytes of a page, of ours and of every guest's.
 pub const PAGE_BYTES: usize = 4096;
 
+/// What one second-stage block covers: Xen gives RAM in such blocks, each of it contiguous in the machine.
+pub const BLOCK_BYTES: usize = 2 << 20;
+
 /// Share of RAM that the heap gets, and the most it gets.
 pub const HEAP_SHARE: usize = 4;
 /// See [`HEAP_SHARE`].
@@ -10,6 +13,15 @@ pub const HEAP_MAX_BYTES: usize = 1 << 20;
 
 /// Heap that must be free before one more device is taken on. A guest's demands are refused, never the kernel's.
 pub const HEAP_HEADROOM_BYTES: usize = 96 << 10;
+
+/// Most physical devices that are taken from the device tree.
+pub const PASSTHROUGH_MAX: usize = 16;
+
+/// Sizes of the pool of memory for devices, the largest that can be had is taken; all of it lies in one
+/// [`BLOCK_BYTES`].
+pub const DMA_POOL_BYTES: [usize; 4] = [2 << 20, 1 << 20, 512 << 10, 256 << 10];
+/// Share of the free RAM that the pool may take.
+pub const DMA_POOL_SHARE: usize = 2;
 
 /// Frame numbers for single pages of others: shared info and one ioreq page a guest. One second-stage table.
 pub const SINGLE_PAGES: usize = 512;
