@@ -9,9 +9,12 @@ use core::ops::Range;
 use drivers::volume::ram::Storage;
 
 use super::address::Gfn;
-use crate::limits::PAGE_BYTES;
+use crate::limits::{BLOCK_BYTES, PAGE_BYTES};
 
 const BITS: usize = u64::BITS as usize;
+
+/// Frames of a block so large that no border of one lies in any bank.
+const ANYWHERE: usize = 1 << 52;
 
 /// The frames of our RAM.
 #[derive(Default)]
@@ -53,8 +56,18 @@ impl FrameAllocator {
     /// Takes `count` frames next to each other, or none.
     #[must_use]
     pub fn take(owner: &Rc<RefCell<Self>>, count: usize) -> Option<FrameRun> {
+        Self::take_within(owner, count, ANYWHERE)
+    }
+
+    /// Takes `count` frames next to each other that lie in one block of [`BLOCK_BYTES`], or none.
+    #[must_use]
+    pub fn take_within_block(owner: &Rc<RefCell<Self>>, count: usize) -> Option<FrameRun> {
+        Self::take_within(owner, count, BLOCK_BYTES / PAGE_BYTES)
+    }
+
+    fn take_within(owner: &Rc<RefCell<Self>>, count: usize, block: usize) -> Option<FrameRun> {
         let mut allocator = owner.borrow_mut();
-        let fits = |(index, bank): (usize, &Bank)| Some((index, bank.find(count)?));
+        let fits = |(index, bank): (usize, &Bank)| Some((index, bank.find(count, block)?));
         let (index, start) = allocator.banks.iter().enumerate().find_map(fits)?;
         let bank = allocator.banks.get_mut(index)?;
         Some(bank.take(owner.clone(), index, start, count))
@@ -64,14 +77,37 @@ impl FrameAllocator {
     #[must_use]
     pub fn take_at(owner: &Rc<RefCell<Self>>, range: &Range<usize>) -> Option<FrameRun> {
         let mut allocator = owner.borrow_mut();
-        let (first, end) =
-            (Gfn::containing(range.start), Gfn::containing(range.end.next_multiple_of(PAGE_BYTES)));
-        let within = |bank: &Bank| first >= bank.first && end.0 <= bank.first.0 + bank.count as u64;
-        let index = allocator.banks.iter().position(within)?;
+        let (index, frames) = allocator.locate(range)?;
         let bank = allocator.banks.get_mut(index)?;
-        let (start, count) = ((first.0 - bank.first.0) as usize, (end.0 - first.0) as usize);
-        let free = (start..start + count).all(|frame| !bank.is_taken(frame));
-        free.then(|| bank.take(owner.clone(), index, start, count))
+        let free = frames.clone().all(|frame| !bank.is_taken(frame));
+        free.then(|| bank.take(owner.clone(), index, frames.start, frames.len()))
+    }
+
+    /// Makes a run again of what [`FrameRun::leak`] returned. None when those frames are not taken.
+    #[must_use]
+    pub fn reclaim(owner: &Rc<RefCell<Self>>, range: &Range<usize>) -> Option<FrameRun> {
+        let allocator = owner.borrow();
+        let (bank, frames) = allocator.locate(range)?;
+        let taken =
+            frames.clone().all(|frame| allocator.banks.get(bank).is_some_and(|bank| bank.is_taken(frame)));
+        let address = Gfn::containing(range.start).address();
+        taken.then(|| FrameRun {
+            owner: owner.clone(),
+            bank,
+            start: frames.start,
+            count: frames.len(),
+            address,
+        })
+    }
+
+    /// The bank and the frames in it that hold the byte range `range`.
+    fn locate(&self, range: &Range<usize>) -> Option<(usize, Range<usize>)> {
+        let first = Gfn::containing(range.start);
+        let end = Gfn::containing(range.end.checked_next_multiple_of(PAGE_BYTES)?);
+        let within = |bank: &Bank| first >= bank.first && end.0 <= bank.first.0 + bank.count as u64;
+        let index = self.banks.iter().position(within)?;
+        let start = self.banks.get(index)?.first.0;
+        Some((index, (first.0 - start) as usize..(end.0 - start) as usize))
     }
 }
 
@@ -89,16 +125,28 @@ impl Bank {
         }
     }
 
-    /// First frame of `count` free ones next to each other.
-    fn find(&self, count: usize) -> Option<usize> {
-        if count == 0 {
+    /// First frame of `count` free ones next to each other, in one aligned block of `block` frames.
+    fn find(&self, count: usize, block: usize) -> Option<usize> {
+        if count == 0 || count > block {
             return None;
         }
-        let mut length = 0;
-        for index in 0..self.count {
-            length = if self.is_taken(index) { 0 } else { length + 1 };
-            if length == count {
-                return Some(index + 1 - count);
+        // The frames from `start` to `end` are free.
+        let (mut start, mut end) = (0, 0);
+        while end < self.count {
+            let word = self.taken.get(end / BITS)? >> (end % BITS);
+            let left = BITS - end % BITS;
+            let free = (word.trailing_zeros() as usize).min(left);
+            end = (end + free).min(self.count);
+            while end - start >= count {
+                let border = start + block - (self.first.0 as usize + start) % block;
+                if start + count <= border {
+                    return Some(start);
+                }
+                start = border;
+            }
+            if free < left {
+                end += (word >> free).trailing_ones() as usize;
+                start = end;
             }
         }
         None
@@ -128,6 +176,14 @@ impl FrameRun {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.count * PAGE_BYTES
+    }
+
+    /// Keeps the frames taken without the value; see [`FrameAllocator::reclaim`]. Returns where they lie.
+    pub fn leak(mut self) -> Range<usize> {
+        let range = self.address..self.address + self.bytes();
+        // Dropping it gives nothing back then.
+        self.count = 0;
+        range
     }
 }
 
@@ -182,8 +238,11 @@ impl Storage for RamStorage {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
+    const BLOCK: usize = BLOCK_BYTES / PAGE_BYTES;
     const BASE: usize = 0x4000_0000;
 
     fn allocator(frames: usize) -> Rc<RefCell<FrameAllocator>> {
@@ -233,5 +292,63 @@ mod tests {
         assert_eq!((held.address(), held.bytes()), (BASE + 0x1000, 2 * PAGE_BYTES));
         assert!(FrameAllocator::take_at(&frames, &range).is_none());
         assert!(FrameAllocator::take_at(&frames, &(BASE + 0x7000..BASE + 0x9000)).is_none());
+    }
+    #[test]
+    fn a_run_within_a_block_does_not_cross_its_border() {
+        let frames = allocator(3 * BLOCK);
+        let first = FrameAllocator::take(&frames, 10).unwrap();
+        let whole = FrameAllocator::take_within_block(&frames, BLOCK).unwrap();
+        assert_eq!(whole.address(), BASE + BLOCK_BYTES);
+        let rest = FrameAllocator::take_within_block(&frames, BLOCK - 10).unwrap();
+        assert_eq!(rest.address(), first.address() + first.bytes());
+        assert!(FrameAllocator::take_within_block(&frames, BLOCK + 1).is_none());
+    }
+
+    #[test]
+    fn blocks_are_those_of_the_addresses_and_not_of_the_bank() {
+        let mut frames = FrameAllocator::default();
+        frames.add_bank(&(BASE - 4 * PAGE_BYTES..BASE + 8 * PAGE_BYTES));
+        let frames = Rc::new(RefCell::new(frames));
+        assert_eq!(FrameAllocator::take_within_block(&frames, 5).unwrap().address(), BASE);
+        assert_eq!(FrameAllocator::take_within_block(&frames, 4).unwrap().address(), BASE - 4 * PAGE_BYTES);
+    }
+
+    #[test]
+    fn a_leaked_run_stays_taken_until_it_is_reclaimed() {
+        let frames = allocator(8);
+        let range = FrameAllocator::take(&frames, 3).unwrap().leak();
+        assert_eq!((range.clone(), frames.borrow().free()), (BASE..BASE + 3 * PAGE_BYTES, 5));
+        drop(FrameAllocator::reclaim(&frames, &range).unwrap());
+        assert_eq!(frames.borrow().free(), 8);
+        assert!(FrameAllocator::reclaim(&frames, &range).is_none());
+        assert!(FrameAllocator::reclaim(&frames, &(0..PAGE_BYTES)).is_none());
+    }
+
+    proptest! {
+        /// What is found is the first place that a frame by frame search finds.
+        #[test]
+        fn the_first_fit_is_found(
+            taken in prop::collection::vec(prop::bool::weighted(0.2), 1..400),
+            offset in 0..16_u64,
+            count in 0..40_usize,
+            block in 1..70_usize,
+        ) {
+            let mut bank = Bank {
+                first: Gfn(offset),
+                count: taken.len(),
+                free: 0,
+                taken: vec![0; taken.len().div_ceil(BITS)],
+            };
+            for (frame, _) in taken.iter().enumerate().filter(|(_, taken)| **taken) {
+                bank.mark(frame..frame + 1, true);
+            }
+            let of_block = |frame: usize| (offset as usize + frame) / block;
+            let fits = |start: &usize| {
+                count > 0 && !taken[*start..start + count].contains(&true)
+                    && of_block(*start) == of_block(start + count - 1)
+            };
+            let expected = (0..(taken.len() + 1).saturating_sub(count)).find(fits);
+            prop_assert_eq!(bank.find(count, block), expected);
+        }
     }
 }
