@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `address` | newtypes |
+//! | `bus` | where devices find our pages |
 //! | `frames` | which of our RAM is free |
 //! | `heap` | `linked_list_allocator` behind the global allocator |
 //! | `physmap` | single owner of our guest-physical frame numbers |
@@ -10,6 +11,7 @@
 //! | `pinned` | pinned guest pages, as device models see them |
 
 pub mod address;
+pub mod bus;
 pub mod foreign;
 pub mod frames;
 #[cfg(target_os = "none")]

@@ -7,6 +7,8 @@
 //!   Hole ── map ──> Foreign(domain, frame) ── replace, never by itself ──> Foreign(other)
 //!     ^                        │
 //!     └──────── unmap ─────────┘
+//!
+//!   Hole ── map ──> Grant(handle) ── unmap, by that very handle ──> Hole
 //! ```
 //!
 //! The region is one of the extended regions that Xen names in the device tree: unpopulated, so that nothing of our
@@ -23,6 +25,7 @@ use super::address::{Gfn, GuestFrame};
 use crate::limits::{PAGE_BYTES, SINGLE_PAGES};
 use crate::xen::DomainId;
 use crate::xen::dm::ServerId;
+use crate::xen::grant::{self, GrantError, GrantTable};
 use crate::xen::hypercall::{Errno, HypercallError};
 use crate::xen::memory;
 
@@ -39,6 +42,14 @@ pub struct SinglePages {
 pub struct SinglePage {
     owner: Rc<RefCell<SinglePages>>,
     index: usize,
+}
+
+/// A granted page at a frame number of ours; unmapped when dropped.
+pub struct GrantMapping {
+    owner: Rc<RefCell<SinglePages>>,
+    index: usize,
+    handle: u32,
+    bus_address: u64,
 }
 
 impl SinglePages {
@@ -68,19 +79,45 @@ impl SinglePages {
         Self::map(owner, |gfn| memory::map_ioreq_page(domain, server, gfn))
     }
 
+    /// Maps the first page of our grant table.
+    ///
+    /// # Errors
+    /// Xen's answer.
+    pub fn map_grant_table(owner: &Rc<RefCell<Self>>) -> Result<GrantTable, HypercallError> {
+        let page = Self::map(owner, memory::map_grant_table)?;
+        // SAFETY: mapped just now.
+        Ok(unsafe { GrantTable::new(page) })
+    }
+
+    /// Maps the page that `domain` granted us as `reference`, for reading.
+    ///
+    /// # Errors
+    /// Xen's answer; ENOMEM when all frame numbers for single pages are taken.
+    pub fn map_grant(
+        owner: &Rc<RefCell<Self>>,
+        domain: DomainId,
+        reference: u32,
+    ) -> Result<GrantMapping, GrantError> {
+        let (index, gfn) = owner.borrow().hole()?;
+        let grant::Mapped { handle, bus_address } = grant::map_read_only(domain, reference, gfn)?;
+        owner.borrow_mut().toggle(index);
+        Ok(GrantMapping { owner: owner.clone(), index, handle, bus_address })
+    }
+
     fn map(
         owner: &Rc<RefCell<Self>>,
         map: impl FnOnce(u64) -> Result<(), HypercallError>,
     ) -> Result<SinglePage, HypercallError> {
-        let full = HypercallError { operation: "find a frame number for a page", errno: Errno::ENOMEM };
-        let (index, gfn) = {
-            let pages = owner.borrow();
-            let index = (0..SINGLE_PAGES).find(|index| !pages.is_used(*index)).ok_or(full)?;
-            (index, pages.gfn(index))
-        };
+        let (index, gfn) = owner.borrow().hole()?;
         map(gfn.0)?;
         owner.borrow_mut().toggle(index);
         Ok(SinglePage { owner: owner.clone(), index })
+    }
+
+    fn hole(&self) -> Result<(usize, Gfn), HypercallError> {
+        let full = HypercallError { operation: "find a frame number for a page", errno: Errno::ENOMEM };
+        let index = (0..SINGLE_PAGES).find(|index| !self.is_used(*index)).ok_or(full)?;
+        Ok((index, self.gfn(index)))
     }
 
     fn gfn(&self, index: usize) -> Gfn {
@@ -118,6 +155,25 @@ impl Drop for SinglePage {
         match memory::remove(owner.gfn(self.index).0) {
             Ok(()) => owner.toggle(self.index),
             // The frame number stays marked as used: nothing is ever mapped over a page that is still there.
+            Err(error) => log::error!("physmap: a frame number is lost: {error}"),
+        }
+    }
+}
+
+impl GrantMapping {
+    /// Address of the page in the machine.
+    #[must_use]
+    pub fn bus_address(&self) -> u64 {
+        self.bus_address
+    }
+}
+
+impl Drop for GrantMapping {
+    fn drop(&mut self) {
+        let mut owner = self.owner.borrow_mut();
+        match grant::unmap(owner.gfn(self.index), self.handle) {
+            Ok(()) => owner.toggle(self.index),
+            // As for a single page.
             Err(error) => log::error!("physmap: a frame number is lost: {error}"),
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Layouts are those of AAPCS64; the constants at the end fail the build when one is off. Nothing here calls Xen.
 
-use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
 /// Hypercall numbers (`xen.h`).
 pub mod number {
@@ -12,6 +12,8 @@ pub mod number {
     pub const MULTICALL: u64 = 13;
     /// `console_io`.
     pub const CONSOLE_IO: u64 = 18;
+    /// `grant_table_op`.
+    pub const GRANT_TABLE_OP: u64 = 20;
     /// `sched_op`.
     pub const SCHED_OP: u64 = 29;
     /// `event_channel_op`.
@@ -37,6 +39,8 @@ pub mod memory {
     pub const ACQUIRE_RESOURCE: u64 = 28;
     /// Space: the shared info page.
     pub const SPACE_SHARED_INFO: u32 = 0;
+    /// Space: frames of our grant table.
+    pub const SPACE_GRANT_TABLE: u32 = 1;
     /// Space: pages of another domain, by its frame numbers.
     pub const SPACE_GMFN_FOREIGN: u16 = 4;
     /// Resource: pages of an ioreq server.
@@ -158,6 +162,12 @@ pub mod event {
     pub const CLOSE: u64 = 3;
     /// Notify the other end.
     pub const SEND: u64 = 4;
+    /// Tell what a port is.
+    pub const STATUS: u64 = 5;
+    /// Make a port that some domain may bind to.
+    pub const ALLOC_UNBOUND: u64 = 6;
+    /// State of a port: nobody has bound to it yet.
+    pub const STATUS_UNBOUND: u32 = 1;
 }
 
 /// `evtchn_bind_interdomain` (`event_channel.h`).
@@ -170,6 +180,109 @@ pub struct BindInterdomain {
     pub remote_port: u32,
     /// Out: the local port.
     pub local_port: u32,
+}
+
+/// `evtchn_alloc_unbound` (`event_channel.h`).
+#[repr(C)]
+#[derive(Default)]
+pub struct AllocUnbound {
+    /// Whose port.
+    pub domain: u16,
+    /// Who may bind to it.
+    pub remote_domain: u16,
+    /// Out: the port.
+    pub port: u32,
+}
+
+/// `evtchn_status` (`event_channel.h`), as far as unbound ports need it.
+#[repr(C)]
+#[derive(Default)]
+pub struct EventStatus {
+    /// Whose port.
+    pub domain: u16,
+    /// Which port.
+    pub port: u32,
+    /// Out: its state.
+    pub status: u32,
+    /// Out: the vCPU that gets its events.
+    pub vcpu: u32,
+    /// Out: who may bind to it, if nobody has.
+    pub remote_domain: u16,
+    /// The rest of the largest member of a union.
+    pub rest: [u16; 3],
+}
+
+/// `grant_table_op` (`grant_table.h`), version 1.
+pub mod grant {
+    /// Map a granted page.
+    pub const MAP_GRANT_REF: u64 = 0;
+    /// Unmap it.
+    pub const UNMAP_GRANT_REF: u64 = 1;
+    /// Map flag: for the processor.
+    pub const MAP_HOST: u32 = 1 << 1;
+    /// Map flag: for reading only.
+    pub const MAP_READ_ONLY: u32 = 1 << 2;
+    /// Entry flag: a domain may map the page.
+    pub const PERMIT_ACCESS: u16 = 1;
+    /// Entry flag: for reading only.
+    pub const READ_ONLY: u16 = 1 << 2;
+    /// Entry flag, set by Xen: mapped for reading.
+    pub const READING: u16 = 1 << 3;
+    /// Entry flag, set by Xen: mapped for writing.
+    pub const WRITING: u16 = 1 << 4;
+    /// The first entry that has no fixed use.
+    pub const FIRST_FREE: u32 = 8;
+    /// Entries in a page of the table.
+    pub const ENTRIES: usize = 4096 / size_of::<super::GrantEntry>();
+    /// Status: done. Negative ones are errors.
+    pub const STATUS_OKAY: i16 = 0;
+    /// Status: an error without a name of its own.
+    pub const STATUS_GENERAL_ERROR: i16 = -1;
+}
+
+/// `grant_entry_v1` (`grant_table.h`): who may map which page of ours.
+#[repr(C)]
+pub struct GrantEntry {
+    /// Flags; the other fields count once they permit anything.
+    pub flags: AtomicU16,
+    /// Who.
+    pub domain: AtomicU16,
+    /// Frame number of ours.
+    pub frame: AtomicU32,
+}
+
+/// `gnttab_map_grant_ref` (`grant_table.h`).
+#[repr(C)]
+#[derive(Default)]
+pub struct MapGrant {
+    /// Guest-physical address at which to map.
+    pub host_address: u64,
+    /// Map flags of [`grant`].
+    pub flags: u32,
+    /// Entry in the table of `domain`.
+    pub reference: u32,
+    /// Who granted.
+    pub domain: u16,
+    /// Out: how it went.
+    pub status: i16,
+    /// Out: names the mapping.
+    pub handle: u32,
+    /// Out: address of the page in the machine.
+    pub bus_address: u64,
+}
+
+/// `gnttab_unmap_grant_ref` (`grant_table.h`).
+#[repr(C)]
+#[derive(Default)]
+pub struct UnmapGrant {
+    /// Where it was mapped.
+    pub host_address: u64,
+    /// Zero: nothing is mapped for devices.
+    pub bus_address: u64,
+    /// Names the mapping.
+    pub handle: u32,
+    /// Out: how it went.
+    pub status: i16,
 }
 
 /// `hvm_op` (`hvm/hvm_op.h`, `hvm/params.h`).
@@ -315,6 +428,11 @@ const _: () = {
     assert!(size_of::<MulticallEntry>() == 64);
     assert!(size_of::<SchedPoll>() == 24 && offset_of!(SchedPoll, timeout_ns) == 16);
     assert!(size_of::<BindInterdomain>() == 12 && offset_of!(BindInterdomain, local_port) == 8);
+    assert!(size_of::<AllocUnbound>() == 8 && offset_of!(AllocUnbound, port) == 4);
+    assert!(size_of::<EventStatus>() == 24 && offset_of!(EventStatus, remote_domain) == 16);
+    assert!(size_of::<GrantEntry>() == 8 && offset_of!(GrantEntry, frame) == 4);
+    assert!(size_of::<MapGrant>() == 32 && offset_of!(MapGrant, bus_address) == 24);
+    assert!(size_of::<UnmapGrant>() == 24 && offset_of!(UnmapGrant, status) == 20);
     assert!(size_of::<HvmParameter>() == 16 && offset_of!(HvmParameter, value) == 8);
     assert!(size_of::<IoreqSlot>() == 32 && offset_of!(IoreqSlot, state) == 30);
     assert!(size_of::<VcpuInfo>() == 48 && offset_of!(VcpuInfo, pending_selector) == 8);

@@ -4,8 +4,8 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::DomainId;
-use super::abi::{BindInterdomain, SharedInfo, event, number};
-use super::hypercall::{HypercallError, call};
+use super::abi::{AllocUnbound, BindInterdomain, DOMID_SELF, EventStatus, SharedInfo, event, number};
+use super::hypercall::{Errno, HypercallError, call};
 
 /// A local event channel port.
 #[repr(transparent)]
@@ -18,6 +18,29 @@ pub fn send(port: Port) {
     let address = (&raw const argument).expose_provenance() as u64;
     // SAFETY: EVTCHNOP_send reads one u32 (evtchn_send, event_channel.h).
     let _ = unsafe { call(number::EVENT_CHANNEL_OP, [event::SEND, address, 0, 0, 0], "send event") };
+}
+
+/// The number of this domain: that of the only domain that may bind to a port made for "ourselves".
+///
+/// # Errors
+/// Xen's answer.
+pub fn own_domain() -> Result<DomainId, HypercallError> {
+    const OPERATION: &str = "ask for our own number";
+    let mut port = AllocUnbound { domain: DOMID_SELF, remote_domain: DOMID_SELF, port: 0 };
+    let address = (&raw mut port).expose_provenance() as u64;
+    // SAFETY: EVTCHNOP_alloc_unbound reads and writes one evtchn_alloc_unbound (event_channel.h).
+    unsafe { call(number::EVENT_CHANNEL_OP, [event::ALLOC_UNBOUND, address, 0, 0, 0], OPERATION)? };
+    let port = BoundPort(Port(port.port));
+
+    let mut status = EventStatus { domain: DOMID_SELF, port: port.0.0, ..EventStatus::default() };
+    let address = (&raw mut status).expose_provenance() as u64;
+    // SAFETY: EVTCHNOP_status reads and writes one evtchn_status (event_channel.h).
+    unsafe { call(number::EVENT_CHANNEL_OP, [event::STATUS, address, 0, 0, 0], OPERATION)? };
+    if status.status == event::STATUS_UNBOUND {
+        Ok(DomainId(status.remote_domain))
+    } else {
+        Err(HypercallError { operation: OPERATION, errno: Errno::EINVAL })
+    }
 }
 
 /// A port bound to a port of another domain; closed when dropped.

@@ -7,11 +7,13 @@
 //! | `domains` | other domains, and zombies |
 //! | `ioreq` | device model operations, and vCPUs that wait |
 //! | `events` | event channels |
+//! | `grants` | our grant table, and granted pages that we map |
 //!
 //! One per test: it answers the hypercalls of the thread that made it, until the next one is made.
 
 mod domains;
 mod events;
+mod grants;
 mod ioreq;
 mod machine;
 mod physmap;
@@ -34,6 +36,7 @@ use crate::mm::address::Gfn;
 use crate::mm::foreign::Pager;
 use crate::mm::physmap::{SinglePages, Window};
 use domains::Domain;
+use grants::Grants;
 use machine::{Frame, Machine};
 use physmap::Entry;
 
@@ -41,9 +44,12 @@ use physmap::Entry;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Call {
     MapSharedInfo,
+    MapGrantTable,
     MapForeign,
     MapResource,
     Unmap,
+    MapGrant,
+    UnmapGrant,
     Multicall,
     CountVcpus,
     CreateServer,
@@ -53,6 +59,7 @@ pub enum Call {
     ReleaseRange,
     RaiseInterrupt,
     BindPort,
+    AllocatePort,
     Send,
     ClosePort,
 }
@@ -64,6 +71,8 @@ pub enum Leak {
     RamLost { gfn: u64 },
     /// A foreign page was mapped over itself: its owner can never go away.
     MappedOverItself { gfn: u64, domain: u16 },
+    /// A granted page was unmapped or replaced behind the back of the grant table.
+    GrantLost { gfn: u64 },
 }
 
 /// A kind of calls to be refused: first some pass, then so many are refused.
@@ -78,6 +87,7 @@ struct Xen {
     machine: Machine,
     physmap: BTreeMap<u64, Entry>,
     shared_info: Frame,
+    grants: Grants,
     /// Second-stage tables that exist, by what they cover, and how many there can be.
     tables: BTreeSet<u64>,
     pool: usize,
@@ -104,7 +114,7 @@ impl Xen {
             match number {
                 number::MEMORY_OP => {
                     let kind = match a0 {
-                        abi::memory::ADD_TO_PHYSMAP => Call::MapSharedInfo,
+                        abi::memory::ADD_TO_PHYSMAP => Self::kind_of_space(a1),
                         abi::memory::ADD_TO_PHYSMAP_BATCH => Call::MapForeign,
                         abi::memory::ACQUIRE_RESOURCE => Call::MapResource,
                         _ => Call::Unmap,
@@ -112,11 +122,24 @@ impl Xen {
                     self.record(kind).and_then(|()| self.memory_op(a0, a1))
                 }
                 number::MULTICALL => self.record(Call::Multicall).map(|()| self.multicall(a0, a1)),
+                number::GRANT_TABLE_OP => self.grant_table_op(a0, a1, a2),
                 number::EVENT_CHANNEL_OP => self.event_channel_op(a0, a1),
                 number::DM_OP => self.dm_op(a0, a1, a2),
                 _ => Err(Errno::ENOSYS),
             }
         })
+    }
+
+    /// # Safety
+    /// `argument` is the address of an `AddToPhysmap`.
+    unsafe fn kind_of_space(argument: u64) -> Call {
+        let request = ptr::with_exposed_provenance(usize::try_from(argument).unwrap());
+        // SAFETY: the caller's contract.
+        let request: &abi::AddToPhysmap = unsafe { &*request };
+        match request.space {
+            abi::memory::SPACE_GRANT_TABLE => Call::MapGrantTable,
+            _ => Call::MapSharedInfo,
+        }
     }
 
     /// # Safety
@@ -172,10 +195,12 @@ impl FakeXen {
     pub fn new() -> Self {
         let mut machine = Machine::new(SPACE_BYTES);
         let shared_info = machine.allocate();
+        let grants = Grants::new(machine.allocate());
         let xen = Rc::new(RefCell::new(Xen {
             machine,
             physmap: BTreeMap::new(),
             shared_info,
+            grants,
             tables: BTreeSet::new(),
             pool: usize::MAX,
             domains: BTreeMap::new(),
@@ -279,6 +304,17 @@ impl FakeXen {
     /// Makes frame `gfn` of ours RAM.
     pub fn place_ram(&self, gfn: u64) {
         self.0.borrow_mut().physmap.insert(gfn, Entry::Ram);
+    }
+
+    /// Makes frame `gfn` of ours RAM that lies at `bus_address` in the machine.
+    pub fn place_ram_at(&self, gfn: u64, bus_address: u64) {
+        self.place_ram(gfn);
+        self.0.borrow_mut().grants.place(gfn, bus_address);
+    }
+
+    /// Granted pages that we have mapped.
+    pub fn grant_mappings(&self) -> usize {
+        self.0.borrow().grants.mapped()
     }
 
     /// The page of another domain that is mapped at an address of ours.

@@ -13,16 +13,23 @@ use super::hypercall::{HypercallError, call};
 /// # Errors
 /// Xen's answer.
 pub fn map_shared_info(gfn: u64) -> Result<(), HypercallError> {
-    let request = AddToPhysmap {
-        domid: DOMID_SELF,
-        space: memory::SPACE_SHARED_INFO,
-        gpfn: gfn,
-        ..AddToPhysmap::default()
-    };
+    map_own(memory::SPACE_SHARED_INFO, gfn, "map shared info")
+}
+
+/// Maps the first page of our grant table at frame `gfn` of ours.
+///
+/// # Errors
+/// EBUSY when it is mapped already.
+pub fn map_grant_table(gfn: u64) -> Result<(), HypercallError> {
+    map_own(memory::SPACE_GRANT_TABLE, gfn, "map the grant table")
+}
+
+/// Maps the first page of `space`, which Xen keeps for us, at frame `gfn` of ours.
+fn map_own(space: u32, gfn: u64, operation: &'static str) -> Result<(), HypercallError> {
+    let request = AddToPhysmap { domid: DOMID_SELF, space, gpfn: gfn, ..AddToPhysmap::default() };
     let address = (&raw const request).expose_provenance() as u64;
     // SAFETY: XENMEM_add_to_physmap reads one xen_add_to_physmap (memory.h).
-    unsafe { call(number::MEMORY_OP, [memory::ADD_TO_PHYSMAP, address, 0, 0, 0], "map shared info") }
-        .map(drop)
+    unsafe { call(number::MEMORY_OP, [memory::ADD_TO_PHYSMAP, address, 0, 0, 0], operation) }.map(drop)
 }
 
 /// Maps frame `guest_frames[i]` of `domain` at frame `own_frames[i]` of ours; `errors[i]` says how that went, 0 for

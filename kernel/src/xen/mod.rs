@@ -5,6 +5,7 @@
 //! | `hypercall` | the one `hvc` instruction |
 //! | `abi` | numbers and structures |
 //! | `memory`, `event`, `dm`, `hvm`, `sched` | hypercall families |
+//! | `grant` | our pages granted, and granted pages mapped |
 //! | `ioreq` | a server for one guest's trapped accesses |
 //! | `console_ring`, `store` | console and xenstore |
 
@@ -14,6 +15,7 @@ pub mod dm;
 pub mod event;
 #[cfg(test)]
 pub(crate) mod fake;
+pub mod grant;
 pub mod hvm;
 pub mod hypercall;
 pub mod ioreq;

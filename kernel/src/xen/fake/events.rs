@@ -3,8 +3,9 @@
 use core::ptr;
 use core::sync::atomic::Ordering;
 
+use super::grants::OWN_DOMAIN;
 use super::{Call, Xen};
-use crate::xen::abi::{BindInterdomain, SharedInfo, event};
+use crate::xen::abi::{AllocUnbound, BindInterdomain, DOMID_SELF, EventStatus, SharedInfo, event};
 use crate::xen::hypercall::Errno;
 
 const PORTS_MAX: usize = 1023;
@@ -20,6 +21,8 @@ impl Xen {
                 event::BIND_INTERDOMAIN => self.bind(&mut *ptr::with_exposed_provenance_mut(address)),
                 event::SEND => self.send(*ptr::with_exposed_provenance(address)),
                 event::CLOSE => self.close(*ptr::with_exposed_provenance(address)),
+                event::ALLOC_UNBOUND => self.allocate(&mut *ptr::with_exposed_provenance_mut(address)),
+                event::STATUS => self.status(&mut *ptr::with_exposed_provenance_mut(address)),
                 other => panic!("event_channel_op {other}"),
             }
         }
@@ -27,8 +30,7 @@ impl Xen {
 
     fn bind(&mut self, bind: &mut BindInterdomain) -> Result<(), Errno> {
         self.record(Call::BindPort)?;
-        let local = (1..=PORTS_MAX).map(|port| u32::try_from(port).unwrap());
-        let local = local.into_iter().find(|port| !self.ports.contains_key(port)).ok_or(Errno(28))?;
+        let local = self.free_port()?;
         let remote = self.permitted(bind.remote_domain)?.ports.get_mut(&bind.remote_port);
         match remote {
             Some(peer @ None) => *peer = Some(local),
@@ -38,6 +40,27 @@ impl Xen {
         bind.local_port = local;
         self.raise(local);
         Ok(())
+    }
+
+    fn allocate(&mut self, port: &mut AllocUnbound) -> Result<(), Errno> {
+        self.record(Call::AllocatePort)?;
+        assert_eq!((port.domain, port.remote_domain), (DOMID_SELF, DOMID_SELF));
+        port.port = self.free_port()?;
+        self.ports.insert(port.port, None);
+        Ok(())
+    }
+
+    /// Only of ports that [`Self::allocate`] made.
+    fn status(&mut self, status: &mut EventStatus) -> Result<(), Errno> {
+        assert_eq!(self.ports.get(&status.port), Some(&None));
+        status.status = event::STATUS_UNBOUND;
+        status.remote_domain = OWN_DOMAIN;
+        Ok(())
+    }
+
+    fn free_port(&self) -> Result<u32, Errno> {
+        let mut ports = (1..=PORTS_MAX).map(|port| u32::try_from(port).unwrap());
+        ports.find(|port| !self.ports.contains_key(port)).ok_or(Errno(28))
     }
 
     fn send(&mut self, port: u32) -> Result<(), Errno> {

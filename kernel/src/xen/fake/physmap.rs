@@ -17,6 +17,9 @@ const TABLE_FRAMES: u64 = 512;
 pub enum Entry {
     Ram,
     SharedInfo,
+    GrantTable,
+    /// A granted page, mapped under this handle.
+    Grant(u32),
     /// A page of another domain, with the frame number it was found by; none for a page of an ioreq server.
     Foreign {
         domain: u16,
@@ -48,10 +51,15 @@ impl Xen {
 
     fn add_to_physmap(&mut self, request: &AddToPhysmap) -> Result<(), Errno> {
         assert_eq!(request.domid, DOMID_SELF);
-        if request.space != memory::SPACE_SHARED_INFO {
-            return Err(Errno::ENOSYS);
+        match request.space {
+            memory::SPACE_SHARED_INFO => self.set(request.gpfn, Entry::SharedInfo),
+            // The hypervisor's own pages are at one place at a time: EBUSY.
+            memory::SPACE_GRANT_TABLE if self.physmap.values().any(|entry| *entry == Entry::GrantTable) => {
+                Err(Errno(16))
+            }
+            memory::SPACE_GRANT_TABLE => self.set(request.gpfn, Entry::GrantTable),
+            _ => Err(Errno::ENOSYS),
         }
-        self.set(request.gpfn, Entry::SharedInfo)
     }
 
     /// # Safety
@@ -102,7 +110,7 @@ impl Xen {
     }
 
     /// `p2m_set_entry`: no look at what is there before.
-    fn set(&mut self, gfn: u64, entry: Entry) -> Result<(), Errno> {
+    pub fn set(&mut self, gfn: u64, entry: Entry) -> Result<(), Errno> {
         let table = gfn / TABLE_FRAMES;
         if !self.tables.contains(&table) && self.tables.len() == self.pool {
             return Err(Errno::ENOENT);
@@ -114,7 +122,8 @@ impl Xen {
                 Some(frame)
             }
             Entry::SharedInfo => Some(self.shared_info),
-            Entry::Ram => None,
+            Entry::GrantTable => Some(self.grants.table),
+            Entry::Ram | Entry::Grant(_) => None,
         };
         match (self.physmap.insert(gfn, entry), entry) {
             (Some(Entry::Foreign { frame: old, domain, .. }), Entry::Foreign { frame: new, .. })
@@ -134,7 +143,8 @@ impl Xen {
     fn lose(&mut self, gfn: u64, entry: Entry) {
         match entry {
             Entry::Ram => self.leaks.push(Leak::RamLost { gfn }),
-            Entry::SharedInfo => {}
+            Entry::SharedInfo | Entry::GrantTable => {}
+            Entry::Grant(_) => self.leaks.push(Leak::GrantLost { gfn }),
             Entry::Foreign { domain, .. } => self.release_reference(domain),
         }
     }
