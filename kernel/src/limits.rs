@@ -22,6 +22,8 @@ pub const PASSTHROUGH_MAX: usize = 16;
 pub const DMA_POOL_BYTES: [usize; 4] = [2 << 20, 1 << 20, 512 << 10, 256 << 10];
 /// Share of the free RAM that the pool may take.
 pub const DMA_POOL_SHARE: usize = 2;
+/// Runs of frames that are tried for a size of the pool.
+pub const DMA_POOL_TRIES: usize = 8;
 
 /// Frame numbers for single pages of others: shared info and one ioreq page a guest. One second-stage table.
 pub const SINGLE_PAGES: usize = 512;

@@ -4,7 +4,9 @@
 //! |---|---|
 //! | `address` | newtypes |
 //! | `bus` | where devices find our pages |
+//! | `dma` | memory that devices read and write |
 //! | `frames` | which of our RAM is free |
+//! | `hal` | what `virtio-drivers` asks of us |
 //! | `heap` | `linked_list_allocator` behind the global allocator |
 //! | `physmap` | single owner of our guest-physical frame numbers |
 //! | `foreign` | the pager: pages of guests in the slots of a window |
@@ -12,8 +14,11 @@
 
 pub mod address;
 pub mod bus;
+pub mod dma;
 pub mod foreign;
 pub mod frames;
+#[cfg(target_os = "none")]
+pub mod hal;
 #[cfg(target_os = "none")]
 pub mod heap;
 pub mod physmap;
