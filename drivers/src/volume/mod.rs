@@ -5,7 +5,9 @@
 //! | [`spec`] | the grammar of `target=` |
 //! | [`registry`] | opening rules: one writer, or any number of readers |
 //! | [`ram`] | the volume itself |
+//! | [`gpt`] | the partitions of a physical disk |
 
+pub mod gpt;
 pub mod ram;
 pub mod registry;
 pub mod spec;

@@ -7,7 +7,8 @@
 //! number = decimal from 1 on, without leading zeros
 //! name   = all that follows: 1 to 36 UTF-16 units, no control characters
 //! ```
-//! Pure: whether the volume exists, and may be opened, is for [`super::registry`] to say.
+//! Pure: whether the volume exists, and may be opened, is for [`super::registry`] to say; what partitions a disk has, for
+//! [`super::gpt`].
 
 use crate::block::SECTOR_BYTES;
 use alloc::string::{String, ToString};
