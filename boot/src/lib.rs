@@ -5,7 +5,8 @@
 //! 2. `entry.S` maps the GiB around the image, turns MMU and caches on, relocates the image, sets the vectors
 //!    and both stacks, and calls `kernel_main(device_tree_address)`, which the kernel defines.
 //! 3. `vectors.S` saves an [`ExceptionFrame`] on the exception stack and calls
-//!    `exception_entry(frame, vector)`, which the kernel defines too.
+//!    `exception_entry(frame, vector)`, which the kernel defines too. An interrupt only ends the sleep between
+//!    `sleep_start` and `sleep_end`, labels of the kernel.
 //!
 //! This crate knows the CPU and the layout of the image ([`image`]), nothing of Xen. Beside the code its folder
 //! holds what `xl` is given: configuration examples and the FLASK policy module.

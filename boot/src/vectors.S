@@ -1,10 +1,12 @@
-// Exception vectors. The kernel runs with interrupts masked, so everything that arrives here is either a fault of
-// our own or a bug. One path: save all registers, call exception_entry, restore, return.
+// Exception vectors. The kernel runs with interrupts masked but for one hypercall, so everything that arrives here, but
+// for interrupts, is either a fault of our own or a bug. One path: save all registers, call exception_entry, restore,
+// return.
 //
 // In:  any exception to EL1. SPSel is 1 (the hardware sets it), SP_EL1 is the exception stack.
 // Out: exception_entry(x0 = &ExceptionFrame, x1 = vector number 0..15); see ExceptionFrame in lib.rs for the layout.
 
     .equ    FRAME_BYTES, 34 * 8 + 2 * 8
+    .equ    SPSR_INTERRUPTS_MASKED, 1 << 7
 
     .macro  vector number
     .balign 0x80
@@ -14,12 +16,38 @@
     b       save_and_call
     .endm
 
+    // An interrupt is taken between sleep_start and sleep_end only (kernel/src/arch/sleep.S), where it ends a sleep.
+    // It is acknowledged by nobody here and stays pending, so it must be masked from now on.
+    //
+    // In:  an interrupt, on the main stack's side.
+    // Out: back where it was taken, with interrupts masked; at sleep_end if that was between the two labels. All
+    //      registers as they were.
+    .macro  interrupt
+    .balign 0x80
+    stp     x0, x1, [sp, #-16]!
+    mrs     x0, spsr_el1
+    orr     x0, x0, #SPSR_INTERRUPTS_MASKED
+    msr     spsr_el1, x0
+    mrs     x0, elr_el1
+    adrp    x1, sleep_start
+    add     x1, x1, :lo12:sleep_start
+    cmp     x0, x1
+    b.lo    1f
+    adrp    x1, sleep_end
+    add     x1, x1, :lo12:sleep_end
+    cmp     x0, x1
+    b.hs    1f
+    msr     elr_el1, x1
+1:  ldp     x0, x1, [sp], #16
+    eret
+    .endm
+
     .section .text.vectors, "ax"
     .balign 0x800
     .global vectors
 vectors:
     vector  0       // current EL, SP_EL0: synchronous, IRQ, FIQ, SError
-    vector  1
+    interrupt
     vector  2
     vector  3
     vector  4       // current EL, SP_EL1: a fault inside the fault handler, and all aborts that Xen injects

@@ -4,6 +4,7 @@ extern crate alloc;
 
 use alloc::boxed::Box;
 use alloc::rc::Rc;
+use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::ops::Range;
 use core::panic::PanicInfo;
@@ -11,14 +12,18 @@ use core::ptr::{self, NonNull};
 
 use drivers::volume::ram::Storage;
 use drivers::volume::registry::Registry;
-use kernel::arch::gic::Gic;
+use kernel::arch::cpu;
+use kernel::arch::gic::{Gic, Interrupt};
 use kernel::arch::mmu::{AddressSpace, Use};
-use kernel::arch::{cpu, mmu};
 use kernel::device_tree::Machine;
+use kernel::devices::Devices;
+use kernel::devices::transport::{self, PhysicalDevice};
 use kernel::guest::control::{Control, OwnMemory};
 use kernel::guest::table::GuestTable;
-use kernel::limits::{HEAP_MAX_BYTES, HEAP_SHARE, PAGE_BYTES, SINGLE_PAGES};
+use kernel::limits::{ADDRESS_LIMIT, HEAP_MAX_BYTES, HEAP_SHARE, PAGE_BYTES, SINGLE_PAGES};
 use kernel::mm::address::Gfn;
+use kernel::mm::bus::SelfGrants;
+use kernel::mm::dma::{DmaError, DmaPool};
 use kernel::mm::foreign::Pager;
 use kernel::mm::frames::{FrameAllocator, FrameRun, RamStorage};
 use kernel::mm::physmap::{REGION_ALIGNMENT, SinglePages, Window};
@@ -102,14 +107,15 @@ fn bring_up(device_tree: usize) -> Result<Loop, Box<dyn core::error::Error>> {
     core::mem::forget(shared_info);
     let window = Window::new(&(region.start + SINGLE_PAGES * PAGE_BYTES..region.end));
     let pager = Rc::new(RefCell::new(Pager::new(window)));
-    // Ready for physical devices; no interrupt is enabled before there is one.
     // SAFETY: the registers were mapped above; this is the only driver.
-    let _gic = unsafe { Gic::new(machine.interrupt_controller)? };
+    let gic = unsafe { Gic::new(machine.interrupt_controller)? };
+    let devices = Devices::new(gic, Interrupt(machine.timer_interrupt))?;
 
     // Volumes.
     let initrd =
         machine.initrd.as_ref().map(bytes_of).and_then(|range| RamStorage::existing(&frames, &range));
     let initrd = initrd.map(|storage| Box::new(storage) as Box<dyn Storage>);
+    let _physical = physical_devices(&machine, &frames, &singles);
     let ram = frames.clone();
     let allocate = move |bytes| Some(Box::new(RamStorage::zeroed(&ram, bytes)?) as Box<dyn Storage>);
     let volumes = Registry::new(initrd, Box::new(allocate));
@@ -132,10 +138,39 @@ fn bring_up(device_tree: usize) -> Result<Loop, Box<dyn core::error::Error>> {
     Ok(Loop {
         events,
         guests,
+        devices,
         store: (store, store_port),
         console,
         control: Box::pin(control.run(complaints)),
     })
+}
+
+/// The physical devices, if there are any and there is memory for them. Called when all RAM that is in use is taken.
+fn physical_devices(
+    machine: &Machine<'_>,
+    frames: &Rc<RefCell<FrameAllocator>>,
+    singles: &Rc<RefCell<SinglePages>>,
+) -> Vec<PhysicalDevice> {
+    for name in &machine.passthrough_skipped {
+        log::error!("passthrough: node {name} is none that can be used: see boot/passthrough.dts");
+    }
+    if machine.passthrough.is_empty() {
+        return Vec::new();
+    }
+    let pool = SelfGrants::new(singles).map_err(|error| DmaError::NoBusAddress(error.into()));
+    match pool.and_then(|mut addresses| DmaPool::new(frames, &mut addresses)) {
+        Ok(pool) => {
+            let (bytes, address, bus_address) = (pool.bytes(), pool.address(), pool.bus_address());
+            log::info!("DMA: {} KiB at {address:#x}, in the machine at {bus_address:#x}", bytes >> 10);
+            mm::hal::init(pool);
+        }
+        Err(error) => {
+            log::error!("no physical devices, for lack of DMA memory: {error}");
+            return Vec::new();
+        }
+    }
+    // SAFETY: the registers were mapped by `map_everything`; this is called once.
+    unsafe { transport::find(&machine.passthrough) }
 }
 
 fn pointer(address: usize) -> Result<NonNull<u8>, &'static str> {
@@ -149,7 +184,7 @@ fn find_region(machine: &Machine<'_>, bytes: usize) -> Result<Range<usize>, &'st
         .iter()
         .map(bytes_of)
         .map(|region| region.start.next_multiple_of(REGION_ALIGNMENT)..region.end)
-        .find(|region| region.start.saturating_add(bytes) <= region.end.min(mmu::ADDRESS_LIMIT))
+        .find(|region| region.start.saturating_add(bytes) <= region.end.min(ADDRESS_LIMIT))
         .map(|region| region.start..region.start + bytes)
         .ok_or("the device tree names no extended region large enough for the window: try a smaller window=")
 }
@@ -227,6 +262,9 @@ fn map_everything(
     };
     for (start, bytes) in registers {
         map(bytes_of(&(start..start + bytes)), Use::Device)?;
+    }
+    for page in machine.register_pages() {
+        map(bytes_of(&page), Use::Device)?;
     }
     // SAFETY: image, stacks, all of RAM (heap and device tree among it) are mapped at the addresses in use.
     unsafe { space.activate() };

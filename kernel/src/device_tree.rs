@@ -1,5 +1,6 @@
 //! The few facts that the kernel reads from the device tree that `xl` made for this domain.
 
+use alloc::vec::Vec;
 use core::ops::Range;
 
 use dtoolkit::fdt::{Fdt, FdtNode};
@@ -7,7 +8,7 @@ use dtoolkit::standard::NodeStandard;
 use dtoolkit::{Cells, Node, Property};
 use smallvec::SmallVec;
 
-use crate::limits::PASSTHROUGH_MAX;
+use crate::limits::{ADDRESS_LIMIT, PAGE_BYTES, PASSTHROUGH_MAX, REGISTERS_MAX_BYTES};
 
 /// Ranges of guest-physical addresses, in bytes.
 pub type Ranges = SmallVec<[Range<u64>; 4]>;
@@ -25,7 +26,8 @@ pub struct Machine<'a> {
     pub timer_interrupt: u32,
     /// Physical devices passed through to this domain, in the order of the device tree.
     pub passthrough: SmallVec<[PassthroughDevice; PASSTHROUGH_MAX]>,
-    /// Names of nodes that describe such a device badly, or one too many, or a bus with addresses of its own.
+    /// Names of nodes that describe such a device badly, or one too many or not coherent, or a bus with addresses of
+    /// its own.
     pub passthrough_skipped: SmallVec<[&'a str; PASSTHROUGH_MAX]>,
     /// The file given by `ramdisk=`.
     pub initrd: Option<Range<u64>>,
@@ -125,6 +127,19 @@ impl<'a> Machine<'a> {
         Ok(machine)
     }
 
+    /// The pages that hold registers of passed-through devices, each of them once. Takes memory from the heap.
+    #[must_use]
+    pub fn register_pages(&self) -> Vec<Range<u64>> {
+        const PAGE: u64 = PAGE_BYTES as u64;
+        let mut pages: Vec<u64> = Vec::new();
+        for Range { start, end } in self.passthrough.iter().map(|device| device.registers.clone()) {
+            pages.extend(start / PAGE..end.div_ceil(PAGE));
+        }
+        pages.sort_unstable();
+        pages.dedup();
+        pages.into_iter().map(|page| page * PAGE..(page + 1) * PAGE).collect()
+    }
+
     /// Finds the devices on a bus, and on the buses on it.
     fn read_bus(&mut self, bus: FdtNode<'a>, depth: usize) {
         // Devicetree Specification 0.4, 2.3.8: an empty `ranges` says that addresses on the bus are those of the
@@ -157,8 +172,13 @@ fn is_enabled(node: FdtNode<'_>) -> bool {
     !matches!(string(node, "status"), Some(status) if status != "okay" && status != "ok")
 }
 
+/// None also for a device that does not see our caches: the memory that it gets is cached.
 fn passthrough_device(node: FdtNode<'_>) -> Option<PassthroughDevice> {
-    Some(PassthroughDevice { registers: reg(node).next()?, interrupt: interrupt(node, 0)? })
+    node.property("dma-coherent")?;
+    let registers = reg(node).next()?;
+    let fits =
+        registers.end - registers.start <= REGISTERS_MAX_BYTES && registers.end <= ADDRESS_LIMIT as u64;
+    fits.then_some(PassthroughDevice { registers, interrupt: interrupt(node, 0)? })
 }
 
 fn reg(node: FdtNode<'_>) -> impl Iterator<Item = Range<u64>> + '_ {

@@ -82,6 +82,7 @@ fn transport(node: &mut Blob, transport: u32) {
     node.ranges(&[(0xa00_0000 + u64::from(transport) * 0x200, 0x200)]);
     node.cells("interrupts", &[0, 16 + transport, 1]);
     node.cells("interrupt-parent", &[0xfde8]);
+    node.property("dma-coherent", b"");
 }
 
 fn device(transport: u32) -> PassthroughDevice {
@@ -298,6 +299,19 @@ fn passed_through_devices_are_found_in_order_at_any_depth() {
 }
 
 #[test]
+fn a_page_of_registers_is_named_once() {
+    let passthrough: fn(&mut Blob) = |node| {
+        bus(node);
+        for number in [8, 0, 7, 9] {
+            node.node(&format!("virtio{number}"), |node| transport(node, number));
+        }
+    };
+    let blob = Tree { passthrough: Some(passthrough), ..domain() }.build();
+    let pages = Machine::read(&blob).unwrap().register_pages();
+    assert_eq!(pages, [bytes((0xa00_0000, 0x1000)), bytes((0xa00_1000, 0x1000))]);
+}
+
+#[test]
 fn a_disabled_device_is_none() {
     let (devices, skipped) = passthrough(|node| {
         bus(node);
@@ -320,15 +334,34 @@ fn a_badly_described_device_is_named_and_skipped() {
         node.node("no-registers", |node| {
             node.property("compatible", b"virtio,mmio\0");
             node.cells("interrupts", &[0, 16, 1]);
+            node.property("dma-coherent", b"");
         });
         node.node("no-interrupt", |node| {
             node.property("compatible", b"virtio,mmio\0");
+            node.property("dma-coherent", b"");
             node.ranges(&[(0xa00_0000, 0x200)]);
+        });
+        node.node("incoherent", |node| {
+            node.property("compatible", b"virtio,mmio\0");
+            node.ranges(&[(0xa00_0000, 0x200)]);
+            node.cells("interrupts", &[0, 16, 1]);
+        });
+        node.node("endless", |node| {
+            node.property("compatible", b"virtio,mmio\0");
+            node.ranges(&[(0xa00_0000, 1 << 40)]);
+            node.cells("interrupts", &[0, 16, 1]);
+            node.property("dma-coherent", b"");
+        });
+        node.node("far-away", |node| {
+            node.property("compatible", b"virtio,mmio\0");
+            node.ranges(&[(u64::MAX - 0x1ff, 0x1ff)]);
+            node.cells("interrupts", &[0, 16, 1]);
+            node.property("dma-coherent", b"");
         });
         node.node("virtio@a000400", |node| transport(node, 2));
     });
     assert_eq!(devices, [device(2)]);
-    assert_eq!(skipped, ["no-registers", "no-interrupt"]);
+    assert_eq!(skipped, ["no-registers", "no-interrupt", "incoherent", "endless", "far-away"]);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`run`] | the loop: events in, work done, sleep |
 //! | [`guest`] | a guest's life: its ioreq server, its devices, dispatch, teardown |
+//! | [`devices`] | physical devices: interrupts and deadlines |
 //! | [`xen`] | hypercalls, event channels, xenstore, console |
 //! | [`mm`] | our frames, our physmap, the pager for guests' pages |
 //! | [`arch`] | the CPU: exceptions, page tables, interrupt controller, timer |
@@ -25,6 +26,8 @@ extern crate std;
 pub mod abi;
 pub mod arch;
 pub mod device_tree;
+#[cfg(target_os = "none")]
+pub mod devices;
 pub mod guest;
 pub mod limits;
 #[cfg(target_os = "none")]

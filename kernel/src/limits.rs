@@ -3,6 +3,9 @@
 /// Bytes of a page, of ours and of every guest's.
 pub const PAGE_BYTES: usize = 4096;
 
+/// First address that our page tables cannot map.
+pub const ADDRESS_LIMIT: usize = 1 << 39;
+
 /// What one second-stage block covers: Xen gives RAM in such blocks, each of it contiguous in the machine.
 pub const BLOCK_BYTES: usize = 2 << 20;
 
@@ -16,6 +19,8 @@ pub const HEAP_HEADROOM_BYTES: usize = 96 << 10;
 
 /// Most physical devices that are taken from the device tree.
 pub const PASSTHROUGH_MAX: usize = 16;
+/// Most bytes of registers that one of them may have.
+pub const REGISTERS_MAX_BYTES: u64 = 64 << 10;
 
 /// Sizes of the pool of memory for devices, the largest that can be had is taken; all of it lies in one
 /// [`BLOCK_BYTES`].

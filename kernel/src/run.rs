@@ -3,7 +3,7 @@
 //! A kick is answered in [`GuestTable::serve`] before its work is done in [`GuestTable::work`]. From then on the
 //! device is active: the loop looks at its queues by itself and the guest does not kick, which would cost it a trap
 //! and two switches of vCPUs. When nothing came for [`POLL_NS`], the devices settle (kicks are wanted again), and
-//! the loop sleeps.
+//! the loop sleeps. Interrupts of physical devices are taken before and after a sleep.
 
 use alloc::boxed::Box;
 use alloc::rc::Rc;
@@ -15,6 +15,7 @@ use core::task::{Context, Poll, Waker};
 use smallvec::SmallVec;
 
 use crate::arch::timer::now_ns;
+use crate::devices::Devices;
 use crate::guest::table::GuestTable;
 use crate::limits::POLL_NS;
 use crate::xen::abi::sched::POLL_PORTS_MAX;
@@ -31,6 +32,8 @@ pub struct Loop {
     pub events: PendingEvents,
     /// The guests.
     pub guests: Rc<RefCell<GuestTable>>,
+    /// The physical devices.
+    pub devices: Devices,
     /// The connection to xenstored, and its port.
     pub store: (Store, Port),
     /// The port of the console.
@@ -104,11 +107,16 @@ impl Loop {
         }
     }
 
-    /// Sleeps until an event comes, unless one waits already.
+    /// Sleeps until an event comes, an interrupt, or a device's time is over; not at all if one is there already.
     fn sleep(&mut self) {
+        if self.devices.take_interrupts() {
+            return;
+        }
+        self.devices.set_alarm();
         let mut ports: SmallVec<[Port; POLL_PORTS_MAX]> = SmallVec::new();
         ports.extend([self.store.1, self.console]);
         ports.extend(self.guests.borrow().ports());
         sched::sleep_until_event(&ports);
+        self.devices.take_interrupts();
     }
 }

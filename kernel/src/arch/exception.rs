@@ -1,4 +1,5 @@
-//! What happens when the kernel itself faults: a readable dump, and the end of the domain.
+//! What happens when the kernel itself faults: a readable dump, and the end of the domain. Only a look at a register
+//! that may not be there ([`super::probe`]) goes on.
 
 use boot::ExceptionFrame;
 
@@ -26,6 +27,9 @@ fn class(esr: u64) -> &'static str {
 /// Called by `vectors.S` on the exception stack.
 #[unsafe(no_mangle)]
 extern "C" fn exception_entry(frame: &mut ExceptionFrame, vector: u64) {
+    if super::probe::resume(frame) {
+        return;
+    }
     let layout = boot::image::layout();
     let what = VECTORS.get((vector & 3) as usize).copied().unwrap_or("exception");
     let guard = |stack: &core::ops::Range<usize>| {

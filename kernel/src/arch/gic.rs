@@ -1,4 +1,4 @@
-//! The interrupt controller, version 2 or 3, polled: interrupts stay masked at the CPU.
+//! The interrupt controller, version 2 or 3, polled: an interrupt itself only ends a sleep.
 
 use core::ptr::NonNull;
 
@@ -12,6 +12,13 @@ use crate::device_tree::InterruptController;
 const PRIORITY_MASK_ALL: u8 = 0xff;
 /// The priority of all our interrupts: there is no order among them.
 const PRIORITY: u8 = 0x80;
+
+/// The group in which Xen puts a domain's interrupts: its GICv2 knows no other than 0 (`vgic-v2.c`), its GICv3 sets
+/// group 1 in each list register (`gic-v3.c`).
+const GROUP_V2: InterruptGroup = InterruptGroup::Group0;
+const GROUP_V3: InterruptGroup = InterruptGroup::Group1;
+/// From here on a number that is acknowledged says that there is no interrupt (GICv2 architecture, 3.2.5).
+const SPECIAL_START: u32 = 1020;
 
 /// An interrupt number as the GIC counts: 16..32 private to the CPU, 32.. shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,18 +99,18 @@ impl Gic {
     /// Takes the next pending interrupt; [`Self::end`] must follow once its cause is dealt with.
     pub fn take(&mut self) -> Option<Interrupt> {
         let id = match self {
-            Self::V2(gic) => gic.get_and_acknowledge_interrupt(InterruptGroup::Group1),
-            Self::V3(_) => GicCpuInterface::get_and_acknowledge_interrupt(InterruptGroup::Group1),
+            Self::V2(gic) => gic.get_and_acknowledge_interrupt(GROUP_V2),
+            Self::V3(_) => GicCpuInterface::get_and_acknowledge_interrupt(GROUP_V3),
         }?;
-        Some(Interrupt(id.into()))
+        Some(Interrupt(id.into())).filter(|interrupt| interrupt.0 < SPECIAL_START)
     }
 
     /// Says that `interrupt`, got by [`Self::take`], is dealt with.
     pub fn end(&mut self, interrupt: Interrupt) {
         let Ok(id) = IntId::try_from(interrupt.0) else { return };
         match self {
-            Self::V2(gic) => gic.end_interrupt(id, InterruptGroup::Group1),
-            Self::V3(_) => GicCpuInterface::end_interrupt(id, InterruptGroup::Group1),
+            Self::V2(gic) => gic.end_interrupt(id, GROUP_V2),
+            Self::V3(_) => GicCpuInterface::end_interrupt(id, GROUP_V3),
         }
     }
 }

@@ -7,11 +7,9 @@ use aarch64_paging::descriptor::El1Attributes as Attributes;
 use aarch64_paging::idmap::IdMap;
 use aarch64_paging::paging::{El1And0, MemoryRegion};
 
-/// Tables from level 1 on: 39-bit addresses, as `entry.S` sets up in TCR_EL1.
+/// Tables from level 1 on: addresses below [`crate::limits::ADDRESS_LIMIT`], as `entry.S` sets up in TCR_EL1.
 const ROOT_LEVEL: usize = 1;
 const ASID: usize = 0;
-/// First address that cannot be mapped.
-pub const ADDRESS_LIMIT: usize = 1 << 39;
 
 /// What a range of addresses is used for. Indices are those of MAIR_EL1 in `entry.S`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,11 +1,12 @@
 //! The CPU: one register family or device a file.
 //!
-//! Interrupts stay masked for the whole life of the kernel: events end a sleep without one (see
-//! [`crate::xen::event`]), and interrupts of physical devices are to be asked for by polling [`gic`]. So there is no
-//! interrupt handler, no preemption, and nothing to lock.
+//! Interrupts are masked but for the one hypercall that sleeps (`sleep.S`), which they end and nothing else: events end
+//! it without one (see [`crate::xen::event`]), and which device it was is asked of the [`gic`] afterwards, by polling.
+//! So there is no interrupt handler that does anything, no preemption, and nothing to lock.
 
 pub mod copy;
 pub mod single_core;
+pub mod ticks;
 
 #[cfg(target_os = "none")]
 pub mod cpu;
@@ -15,5 +16,9 @@ pub mod exception;
 pub mod gic;
 #[cfg(target_os = "none")]
 pub mod mmu;
+#[cfg(target_os = "none")]
+pub mod probe;
+#[cfg(target_os = "none")]
+pub mod sleep;
 #[cfg(target_os = "none")]
 pub mod timer;

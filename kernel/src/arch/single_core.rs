@@ -1,14 +1,15 @@
-//! A static that can be changed, on a machine with one core and no interrupt handlers.
+//! A static that can be changed, on a machine with one core and no interrupt handlers in Rust.
 
 use core::cell::{RefCell, RefMut};
 
-/// A global value of a kernel that runs on one vCPU with interrupts masked.
+/// A global value of a kernel that runs on one vCPU and in which interrupts run no Rust.
 ///
 /// Access is checked: a second access while the first lasts (a log line from inside the logger, say) gets `None`.
 pub struct SingleCore<T>(RefCell<T>);
 
-// SAFETY: the kernel runs on one vCPU, takes no interrupts and starts no threads, so the cell is only ever used by
-// one thread of execution; exceptions do not return to code that holds a borrow, they end the domain.
+// SAFETY: the kernel runs on one vCPU and starts no threads, and interrupts run no Rust, so the cell is only ever used
+// by one thread of execution; exceptions do not return to code that holds a borrow: they end the domain, but for those
+// of `probe.S`, which borrow nothing.
 #[cfg(target_os = "none")]
 unsafe impl<T> Sync for SingleCore<T> {}
 

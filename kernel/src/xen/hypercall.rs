@@ -1,4 +1,5 @@
-//! The one hypercall instruction, and what can go wrong with it.
+//! The hypercall instruction, and what can go wrong with it. (There is one more, which interrupts end, in
+//! `arch/sleep.S`.)
 //!
 //! On the host there is no Xen: the same function then calls the fake that a test installed with `fake::install`.
 
@@ -78,7 +79,32 @@ pub unsafe fn call(
     operation: &'static str,
 ) -> Result<u64, HypercallError> {
     // SAFETY: the caller vouches for the pointers.
-    let result = unsafe { raw(number, arguments) };
+    answer(unsafe { raw(number, arguments) }, operation)
+}
+
+/// [`call`] with two arguments, which an interrupt of a device ends, or prevents if it is there already: then nothing
+/// tells whether the call was made.
+///
+/// # Errors
+/// Whatever Xen answers.
+///
+/// # Safety
+/// As [`call`].
+pub unsafe fn call_until_interrupt(
+    number: u64,
+    [first, second]: [u64; 2],
+    operation: &'static str,
+) -> Result<u64, HypercallError> {
+    // SAFETY: the caller vouches for the pointers.
+    #[cfg(target_os = "none")]
+    let result = unsafe { crate::arch::sleep::hypercall_unmasked(number, first, second) };
+    // SAFETY: the caller vouches for the pointers. On the host there are no interrupts.
+    #[cfg(not(target_os = "none"))]
+    let result = unsafe { raw(number, [first, second, 0, 0, 0]) };
+    answer(result, operation)
+}
+
+fn answer(result: i64, operation: &'static str) -> Result<u64, HypercallError> {
     if let Ok(value) = u64::try_from(result) {
         Ok(value)
     } else {

@@ -2,7 +2,7 @@
 
 use super::abi::{SchedPoll, number, sched};
 use super::event::Port;
-use super::hypercall::call;
+use super::hypercall::{call, call_until_interrupt};
 
 /// How this domain ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,8 @@ pub fn yield_processor() {
     let _ = unsafe { call(number::SCHED_OP, [sched::YIELD, 0, 0, 0, 0], "yield") };
 }
 
-/// Sleeps until one of `ports` is pending; returns at once when one is already, so that no event is slept through.
+/// Sleeps until one of `ports` or an interrupt of a device is pending; returns at once when one is already, so that none
+/// is slept through.
 ///
 /// Xen takes at most [`sched::POLL_PORTS_MAX`] ports and refuses longer lists: then this only yields.
 pub fn sleep_until_event(ports: &[Port]) {
@@ -29,7 +30,7 @@ pub fn sleep_until_event(ports: &[Port]) {
     poll.ports.expose_provenance();
     let argument = (&raw const poll).expose_provenance() as u64;
     // SAFETY: SCHEDOP_poll reads one sched_poll and `count` port numbers (sched.h); a Port is a u32.
-    let result = unsafe { call(number::SCHED_OP, [sched::POLL, argument, 0, 0, 0], "sleep") };
+    let result = unsafe { call_until_interrupt(number::SCHED_OP, [sched::POLL, argument], "sleep") };
     if result.is_err() {
         yield_processor();
     }

@@ -1,0 +1,18 @@
+//! A hypercall that an interrupt ends.
+
+core::arch::global_asm!(include_str!("sleep.S"), options(raw));
+
+unsafe extern "C" {
+    fn hypercall_or_interrupt(first: u64, second: u64, number: u64) -> i64;
+}
+
+/// Makes hypercall `number` with interrupts unmasked; does not make it when one is pending already.
+///
+/// Returns Xen's answer, or `first` if it was not made.
+///
+/// # Safety
+/// As [`crate::xen::hypercall::call`].
+pub unsafe fn hypercall_unmasked(number: u64, first: u64, second: u64) -> i64 {
+    // SAFETY: the caller vouches for the arguments; the handler of an interrupt changes nothing but where this goes on.
+    unsafe { hypercall_or_interrupt(first, second, number) }
+}
