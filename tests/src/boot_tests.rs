@@ -10,6 +10,7 @@
 //! # disk: empty 64M           a physical disk on the next transport; after its content, options of QEMU's device (serial=a,…)
 //! # disk: two-partitions      another
 //! # block-node: driver=foo,…  a block node of QEMU: bed/physical_disk.rs says how it comes before a disk
+//! # power-cuts: 3             it is run so often, and the machine stopped dead in the middle of it: power_cut/mod.rs
 //! # host: NAME                what the host checks afterwards, with the machine off: host_checks/mod.rs
 //! # alone: yes                it gets a machine of its own, as each test with physical disks does
 //! # qemu: -device foo         more of QEMU's command line
@@ -23,13 +24,14 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use crate::bed::partitions::Partition;
 use crate::bed::{Content, Ending, Job, Lab, PhysicalDisk};
 use crate::host_checks::{self, Evidence};
+use crate::power_cut::{self, PowerCuts};
 use crate::setup::Parts;
 use crate::setup::xen::Flavour;
 
@@ -60,6 +62,8 @@ pub struct BootTest {
     pub time_limit: Duration,
     /// Whether `CYCLES` says how long it goes on.
     pub counts_cycles: bool,
+    /// How often the power is cut, in a test of that.
+    pub power_cuts: Option<u32>,
     script: PathBuf,
     machine: Lab,
     alone: bool,
@@ -87,6 +91,7 @@ fn read(script: &Path) -> Result<BootTest> {
         promise: String::new(),
         time_limit: TIME_LIMIT,
         counts_cycles: text.contains("CYCLES"),
+        power_cuts: None,
         script: script.to_owned(),
         machine: Lab::default(),
         alone: false,
@@ -113,6 +118,10 @@ fn read(script: &Path) -> Result<BootTest> {
                 test.alone = true;
             }
             "block-node" => test.machine.block_nodes.push(value.to_owned()),
+            "power-cuts" => {
+                test.power_cuts = Some(value.parse().context("`power-cuts` is a number")?);
+                power_cut::log_writes(&mut test.machine);
+            }
             "host" => test.host_check = Some(host_checks::find(value)?),
             "alone" => test.alone = value == "yes",
             "qemu" => test.machine.qemu_arguments.extend(value.split_whitespace().map(str::to_owned)),
@@ -159,6 +168,10 @@ pub fn run(
     let mut passed = 0;
     for (number, group) in groups(tests).into_iter().enumerate() {
         let mut waiting: VecDeque<BootTest> = group.into();
+        if let Some(count) = waiting[0].power_cuts {
+            passed += usize::from(cut_power(&waiting[0], count, parts, workspace, bed_files)?);
+            continue;
+        }
         while !waiting.is_empty() {
             // Such a test is the only one of its machine.
             let host_check = waiting[0].host_check;
@@ -194,6 +207,27 @@ pub fn run(
         }
     }
     Ok((passed, tests.len() - passed))
+}
+
+/// Runs a test of power cuts, which has a machine of its own.
+fn cut_power(
+    test: &BootTest,
+    count: u32,
+    parts: &Parts,
+    workspace: &Path,
+    bed_files: &[PathBuf],
+) -> Result<bool> {
+    let job = Job {
+        script: test.script.clone(),
+        bed_files: bed_files.to_vec(),
+        time_limit: test.time_limit,
+        ..Job::default()
+    };
+    let lab = Lab { name: test.name.clone(), ..test.machine.clone() };
+    let start = Instant::now();
+    let passed = PowerCuts { lab: &lab, job: &job, count }.run(parts, workspace)?;
+    tell(&test.name, passed, start.elapsed().as_secs_f32());
+    Ok(passed)
 }
 
 /// The tests that can share a boot.
@@ -275,10 +309,13 @@ impl Boot {
     }
 }
 
+fn tell(name: &str, passed: bool, seconds: f32) {
+    println!("test {name} ... {} ({seconds:.1} s)", if passed { "ok" } else { "FAILED" });
+}
+
 impl TestResult {
     fn tell(&self) {
-        let verdict = if self.passed { "ok" } else { "FAILED" };
-        println!("test {} ... {verdict} ({:.1} s)", self.name, self.seconds);
+        tell(&self.name, self.passed, self.seconds);
     }
 
     /// The host's part of the test, when Dom0's held.

@@ -50,6 +50,8 @@ pub struct Lab {
     pub disks: Vec<PhysicalDisk>,
     /// More of QEMU's block nodes, as `-blockdev` takes them: see `physical_disk.rs`. `{folder}` is the run's folder.
     pub block_nodes: Vec<String>,
+    /// Names of files in the run's folder that are there, and empty, when QEMU starts: for block nodes that keep a log.
+    pub empty_files: Vec<String>,
     /// More of Xen's command line.
     pub xen_arguments: Vec<String>,
     /// More of QEMU's command line.
@@ -82,6 +84,8 @@ pub enum Ending {
     NoBoot,
     /// The machine stopped under the script: Xen or Dom0 crashed.
     MachineStopped,
+    /// The machine was stopped under the script, as was asked for.
+    PowerCut,
 }
 
 /// What came of a run.
@@ -117,6 +121,7 @@ impl Default for Lab {
             passthrough: false,
             disks: Vec::new(),
             block_nodes: Vec::new(),
+            empty_files: Vec::new(),
             xen_arguments: Vec::new(),
             qemu_arguments: Vec::new(),
         }
@@ -142,6 +147,21 @@ impl Lab {
         job: &Job,
         mut line: impl FnMut(&str),
     ) -> Result<Outcome> {
+        self.run_until_cut(parts, workspace, job, |_, text| {
+            line(text);
+            None
+        })
+    }
+
+    /// As [`Lab::run`], but `line` is given the run's folder, too, and when it gives back a time, the machine is stopped dead that much
+    /// later. What it still said until then comes to `line`.
+    pub fn run_until_cut(
+        &self,
+        parts: &Parts,
+        workspace: &Path,
+        job: &Job,
+        mut line: impl FnMut(&Path, &str) -> Option<Duration>,
+    ) -> Result<Outcome> {
         let (folder, lock) = self.folder()?;
         let disks = self.make_disks(parts, workspace, &folder, job)?;
         let disk_images = self.make_physical_disks(&folder)?;
@@ -159,8 +179,10 @@ impl Lab {
         };
         let mut deadline = start + BOOT_LIMIT;
         let mut told_to_stop = false;
+        let mut cut = None;
         loop {
-            match output.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            let end = cut.map_or(deadline, |cut| deadline.min(cut));
+            match output.recv_timeout(end.saturating_duration_since(Instant::now())) {
                 Ok(text) => match text.strip_prefix(MARK) {
                     Some("start") => {
                         outcome.boot_time = start.elapsed();
@@ -177,8 +199,15 @@ impl Lab {
                         }
                         break;
                     }
-                    None => line(&text),
+                    None => {
+                        let delay = line(&folder, &text);
+                        cut = cut.or_else(|| delay.map(|delay| Instant::now() + delay));
+                    }
                 },
+                Err(RecvTimeoutError::Timeout) if cut.is_some_and(|cut| cut <= Instant::now()) => {
+                    outcome.ending = Ending::PowerCut;
+                    break;
+                }
                 Err(RecvTimeoutError::Timeout) if outcome.ending == Ending::TimedOut && !told_to_stop => {
                     told_to_stop = true;
                     deadline = Instant::now() + END_LIMIT;
@@ -194,8 +223,12 @@ impl Lab {
             }
         }
         drop(machine);
-        if outcome.ending == Ending::NoBoot {
-            qemu_must_be_content(&folder)?;
+        match outcome.ending {
+            Ending::NoBoot => qemu_must_be_content(&folder)?,
+            Ending::PowerCut => output.iter().for_each(|text| {
+                line(&folder, &text);
+            }),
+            _ => {}
         }
         outcome.script_time = start.elapsed().saturating_sub(outcome.boot_time);
         disk::unpack_results(&folder.join("results.img"), &outcome.results)?;
@@ -242,6 +275,9 @@ impl Lab {
             if self.disks[..number].iter().any(|other| other.transport == disk.transport) {
                 bail!("two disks are on transport {}: give one another number", disk.transport);
             }
+        }
+        for name in &self.empty_files {
+            File::create(folder.join(name)).with_context(|| format!("cannot make an empty {name}"))?;
         }
         self.disks.iter().map(|disk| disk.make_image(folder)).collect()
     }

@@ -101,6 +101,7 @@ impl Machine {
             passthrough: self.passthrough,
             disks: disks.collect(),
             block_nodes: self.block_nodes.clone(),
+            empty_files: Vec::new(),
             xen_arguments: self.xen_arguments.clone(),
             qemu_arguments: self.qemu_arguments.clone(),
         }
@@ -151,6 +152,8 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         Ending::Exit(status) => Ok(u8::try_from(status).map_or(ExitCode::FAILURE, ExitCode::from)),
         Ending::TimedOut => bail!("the script did not end within {} s (--timeout)", options.timeout),
         Ending::NoBoot => bail!("Dom0 did not come up: the log above says how far it got"),
-        Ending::MachineStopped => bail!("the machine stopped under the script: the log above says why"),
+        Ending::MachineStopped | Ending::PowerCut => {
+            bail!("the machine stopped under the script: the log above says why")
+        }
     }
 }

@@ -9,6 +9,9 @@ use clap::Args;
 use crate::boot_tests::{self, BootTest};
 use crate::{image, setup, tool};
 
+const SOAK_CYCLES: u32 = 200;
+const SOAK_POWER_CUTS: u32 = 20;
+
 /// Which tests.
 #[derive(Args)]
 pub struct TestOptions {
@@ -30,9 +33,9 @@ pub struct TestOptions {
 pub struct SoakOptions {
     /// Only the tests whose names contain this [default: all that count cycles]
     filter: Option<String>,
-    /// How many cycles of each
-    #[arg(long, default_value_t = 200)]
-    cycles: u32,
+    /// How many cycles of each [default: 200, and 20 power cuts]
+    #[arg(long)]
+    cycles: Option<u32>,
     /// Seconds that each may take
     #[arg(long, default_value_t = 7200)]
     time: u64,
@@ -74,12 +77,19 @@ pub fn run(options: &TestOptions) -> Result<ExitCode> {
 pub fn soak(options: &SoakOptions) -> Result<ExitCode> {
     let mut tests = boot_tests::find(&image::workspace()?)?;
     tests.retain(|test| {
-        options.filter.as_ref().map_or(test.counts_cycles, |filter| test.name.contains(filter))
+        let is_long = test.counts_cycles || test.power_cuts.is_some();
+        options.filter.as_ref().map_or(is_long, |filter| test.name.contains(filter))
     });
     for test in &mut tests {
-        test.time_limit = Duration::from_secs(options.time);
+        if let Some(count) = &mut test.power_cuts {
+            // Each is a run of its own, which takes as long as ever.
+            *count = options.cycles.unwrap_or(SOAK_POWER_CUTS);
+        } else {
+            test.time_limit = Duration::from_secs(options.time);
+        }
     }
-    run_boot_tests(&tests, &[("SOAK".into(), "1".into()), ("CYCLES".into(), options.cycles.to_string())])
+    let cycles = options.cycles.unwrap_or(SOAK_CYCLES).to_string();
+    run_boot_tests(&tests, &[("SOAK".into(), "1".into()), ("CYCLES".into(), cycles)])
 }
 
 fn run_boot_tests(tests: &[BootTest], environment: &[(String, String)]) -> Result<ExitCode> {
