@@ -8,7 +8,8 @@
 //! # memory: 8G                the default is 4G
 //! # passthrough: yes          the first eight virtio transports are not Dom0's
 //! # disk: empty 64M           a physical disk on the next transport; after its content, options of QEMU's device (serial=a,…)
-//! # disk: two-partitions      another
+//! # disk: two-partitions      another: TWO_PARTITIONS below
+//! # disk: debian              another: setup/debian_disk.rs
 //! # block-node: driver=foo,…  a block node of QEMU: bed/physical_disk.rs says how it comes before a disk
 //! # power-cuts: 3             it is run so often, and the machine stopped dead in the middle of it: power_cut/mod.rs
 //! # host: NAME                what the host checks afterwards, with the machine off: host_checks/mod.rs
@@ -45,7 +46,7 @@ const MARK: &str = "@test ";
 const SHOWN_LINES: usize = 30;
 
 /// The disk `two-partitions`: each has room for 64 MiB, and only the first begins at a multiple of a page.
-const TWO_PARTITIONS: [Partition; 2] = [
+pub const TWO_PARTITIONS: [Partition; 2] = [
     Partition { label: "first", start: 2048, sectors: (64 << 11) + 5 },
     Partition { label: "second", start: 2048 + (64 << 11) + 5 + 58, sectors: (64 << 11) + 3 },
 ];
@@ -143,6 +144,7 @@ fn disk(transport: u32, text: &str) -> Result<PhysicalDisk> {
         ["two-partitions", ref options @ ..] => {
             (Content::Partitioned(TWO_PARTITIONS_BYTES, &TWO_PARTITIONS), options)
         }
+        ["debian", ref options @ ..] => (Content::Debian, options),
         _ => bail!("no disk is known as `{text}`; boot_tests.rs lists what is"),
     };
     Ok(PhysicalDisk { transport, content, options: options.join(",") })
@@ -198,7 +200,8 @@ pub fn run(
             }
             for mut result in boot.results {
                 if let Some(check) = host_check {
-                    result.check(check, &Evidence { lab: &lab, outcome: &outcome });
+                    let results = outcome.results.join(&result.name);
+                    result.check(check, &Evidence { lab: &lab, outcome: &outcome, parts, results: &results });
                 }
                 passed += usize::from(result.passed);
                 result.show(&folder)?;

@@ -164,7 +164,7 @@ impl Lab {
     ) -> Result<Outcome> {
         let (folder, lock) = self.folder()?;
         let disks = self.make_disks(parts, workspace, &folder, job)?;
-        let disk_images = self.make_physical_disks(&folder)?;
+        let disk_images = self.make_physical_disks(&folder, parts)?;
         let start = Instant::now();
         let mut machine = Machine(qemu::start(self, parts, &folder, &disks, &disk_images, Console::Log)?);
         let output = lines_of(machine.0.stdout.take().context("QEMU has no output")?);
@@ -243,7 +243,7 @@ impl Lab {
     pub fn shell(&self, parts: &Parts, workspace: &Path, job: &Job) -> Result<()> {
         let (folder, _lock) = self.folder()?;
         let disks = self.make_disks(parts, workspace, &folder, job)?;
-        let disk_images = self.make_physical_disks(&folder)?;
+        let disk_images = self.make_physical_disks(&folder, parts)?;
         println!("Dom0 comes up in about 10 s. Leave by `exit`, or Ctrl-A x to stop the machine.");
         let mut machine =
             Machine(qemu::start(self, parts, &folder, &disks, &disk_images, Console::Terminal)?);
@@ -270,7 +270,7 @@ impl Lab {
         bail!("a hundred runs named {} at a time: give one another name", self.name)
     }
 
-    fn make_physical_disks(&self, folder: &Path) -> Result<Vec<PathBuf>> {
+    fn make_physical_disks(&self, folder: &Path, parts: &Parts) -> Result<Vec<PathBuf>> {
         for (number, disk) in self.disks.iter().enumerate() {
             if self.disks[..number].iter().any(|other| other.transport == disk.transport) {
                 bail!("two disks are on transport {}: give one another number", disk.transport);
@@ -279,7 +279,7 @@ impl Lab {
         for name in &self.empty_files {
             File::create(folder.join(name)).with_context(|| format!("cannot make an empty {name}"))?;
         }
-        self.disks.iter().map(|disk| disk.make_image(folder)).collect()
+        self.disks.iter().map(|disk| disk.make_image(folder, parts)).collect()
     }
 
     fn make_disks(

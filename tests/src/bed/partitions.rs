@@ -1,5 +1,6 @@
 //! Partition tables (GPT) of disk images: where we put the partitions is known here, so nothing has to be read back.
 
+use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
 
@@ -7,6 +8,8 @@ use anyhow::{Context, Result};
 
 use crate::tool;
 
+/// Bytes of a sector, for tables and tools.
+pub const SECTOR_BYTES: u64 = 512;
 /// The disk and its partitions get identifiers that end with their number: the same image on every machine.
 const IDENTIFIER: &str = "8c2e5a60-47d1-4c39-b0f5-0000000000";
 
@@ -19,6 +22,23 @@ pub struct Partition {
     pub start: u64,
     /// How long it is.
     pub sectors: u64,
+}
+
+impl Partition {
+    /// Where it begins, in bytes.
+    pub const fn start_bytes(&self) -> u64 {
+        self.start * SECTOR_BYTES
+    }
+
+    /// How long it is, in bytes.
+    pub const fn bytes(&self) -> u64 {
+        self.sectors * SECTOR_BYTES
+    }
+
+    /// All of it, in bytes.
+    pub fn range_bytes(&self) -> Range<u64> {
+        self.start_bytes()..self.start_bytes() + self.bytes()
+    }
 }
 
 /// Writes the table of `partitions` into `image`, whose size is the disk's.

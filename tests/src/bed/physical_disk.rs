@@ -5,10 +5,13 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
 use super::partitions::{self, Partition};
+use crate::setup::Parts;
+use crate::tool;
 
 /// The transports of one page of registers: they are passed through together.
 pub const TRANSPORTS: u32 = 8;
@@ -31,13 +34,15 @@ pub enum Content {
     File(PathBuf),
     /// So many zero bytes, in the run's folder.
     Empty(u64),
+    /// A copy of the disk with Debian and the data image, in the run's folder.
+    Debian,
     /// So many bytes with these partitions, all else zero, in the run's folder.
     Partitioned(u64, &'static [Partition]),
 }
 
 impl PhysicalDisk {
     /// Makes the disk's image for a run in `folder`, and gives its path.
-    pub fn make_image(&self, folder: &Path) -> Result<PathBuf> {
+    pub fn make_image(&self, folder: &Path, parts: &Parts) -> Result<PathBuf> {
         if self.transport >= TRANSPORTS {
             bail!("disk {} is one too many: a machine has 0 to {}", self.transport, TRANSPORTS - 1);
         }
@@ -50,6 +55,11 @@ impl PhysicalDisk {
                     .with_context(|| format!("there is no image {}", file.display()));
             }
             Content::Empty(bytes) => make_empty(&image, *bytes)?,
+            Content::Debian => {
+                let mut copy = Command::new("cp");
+                copy.args(["--sparse=always", "--reflink=auto"]);
+                tool::run(copy.arg(&parts.debian_disk).arg(&image))?;
+            }
             Content::Partitioned(bytes, partitions) => {
                 make_empty(&image, *bytes)?;
                 partitions::write_table(&image, partitions)?;

@@ -1,58 +1,62 @@
 //! Two images, byte for byte.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
 const PIECE_BYTES: usize = 1 << 20;
 
-/// Where `one` and `other`, of the same size, differ first.
-pub fn first_difference(one: &Path, other: &Path) -> Result<Option<u64>> {
-    let (mut one_file, mut other_file) = (open(one)?, open(other)?);
+/// Fails when `image` is not the same as `original` outside of the ranges `except`, which are in order.
+pub fn must_be_same(original: &Path, image: &Path, except: &[Range<u64>]) -> Result<()> {
+    let (mut one, mut other) = (open(original)?, open(image)?);
+    let size = one.metadata()?.len();
+    if other.metadata()?.len() != size {
+        bail!("{} has not the size of {}", image.display(), original.display());
+    }
+    let starts = std::iter::once(0).chain(except.iter().map(|range| range.end));
+    let ends = except.iter().map(|range| range.start).chain([size]);
+    for (start, end) in starts.zip(ends) {
+        one.seek(SeekFrom::Start(start))?;
+        other.seek(SeekFrom::Start(start))?;
+        if let Some(place) = first_difference(&mut one, &mut other, end - start)? {
+            bail!("{} was changed at byte {:#x}", image.display(), start + place);
+        }
+    }
+    Ok(())
+}
+
+/// Where the next `length` bytes of `one` and `other` differ first.
+fn first_difference(one: &mut impl Read, other: &mut impl Read, length: u64) -> Result<Option<u64>> {
     let (mut piece, mut other_piece) = (vec![0; PIECE_BYTES], vec![0; PIECE_BYTES]);
     let mut place = 0;
-    loop {
-        let length = fill(&mut one_file, &mut piece)?;
-        if fill(&mut other_file, &mut other_piece)? != length {
-            bail!("{} and {} are not of one size", one.display(), other.display());
+    while place < length {
+        let size = usize::try_from(length - place)?.min(PIECE_BYTES);
+        one.read_exact(&mut piece[..size])?;
+        other.read_exact(&mut other_piece[..size])?;
+        if piece[..size] != other_piece[..size] {
+            let same = piece.iter().zip(&other_piece).take_while(|(one, other)| one == other).count();
+            return Ok(Some(place + u64::try_from(same)?));
         }
-        if length == 0 {
-            return Ok(None);
-        }
-        if piece[..length] != other_piece[..length] {
-            let found = piece.iter().zip(&other_piece).take_while(|(one, other)| one == other).count();
-            return Ok(Some(place + u64::try_from(found)?));
-        }
-        place += u64::try_from(length)?;
+        place += u64::try_from(size)?;
     }
+    Ok(None)
 }
 
-fn open(file: &Path) -> Result<BufReader<File>> {
-    Ok(BufReader::new(File::open(file).with_context(|| format!("cannot read {}", file.display()))?))
-}
-
-/// Reads until `piece` is full or the file ends; gives how much it read.
-fn fill(file: &mut impl Read, piece: &mut [u8]) -> Result<usize> {
-    let mut length = 0;
-    while length < piece.len() {
-        match file.read(&mut piece[length..])? {
-            0 => break,
-            read => length += read,
-        }
-    }
-    Ok(length)
+fn open(file: &Path) -> Result<File> {
+    File::open(file).with_context(|| format!("cannot read {}", file.display()))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::fill;
+    use super::first_difference;
 
     #[test]
-    fn fill_tells_how_much_there_was() {
-        let mut piece = [0; 4];
-        assert_eq!(fill(&mut &b"abc"[..], &mut piece).ok(), Some(3));
-        assert_eq!(&piece, b"abc\0");
+    fn difference_is_found_within_the_length_only() {
+        let find = |length| first_difference(&mut &b"abcd"[..], &mut &b"abxd"[..], length).ok().flatten();
+        assert_eq!(find(2), None);
+        assert_eq!(find(3), Some(2));
     }
 }

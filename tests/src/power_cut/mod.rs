@@ -77,7 +77,7 @@ impl PowerCuts<'_> {
             for report in &reports {
                 kinds[usize::from(matches!(report.record, Record::File { .. }))] += 1;
             }
-            all_held &= self.check(&outcome, &reports)?;
+            all_held &= self.check(parts, &outcome, &reports)?;
         }
         println!("    in all {} records of bytes and {} files", kinds[0], kinds[1]);
         if kinds.contains(&0) {
@@ -87,7 +87,7 @@ impl PowerCuts<'_> {
     }
 
     /// Whether all `reports` hold on the disk that the power cut left; what does not is told.
-    fn check(&self, outcome: &Outcome, reports: &[Report]) -> Result<bool> {
+    fn check(&self, parts: &Parts, outcome: &Outcome, reports: &[Report]) -> Result<bool> {
         let folder = outcome.log.parent().context("the run has no folder")?;
         let work = folder.join("replay");
         fs::create_dir_all(&work).with_context(|| format!("cannot make {}", work.display()))?;
@@ -95,7 +95,7 @@ impl PowerCuts<'_> {
         let Content::Partitioned(_, [bytes, files]) = &disk.content else {
             bail!("the test's first disk needs two partitions");
         };
-        let image: PathBuf = disk.make_image(&work)?;
+        let image: PathBuf = disk.make_image(&work, parts)?;
         let log = fs::read(folder.join(LOG)).context("there is no log of the disk")?;
         let entries = log::read(&log)?;
         let volumes = Volumes { bytes: place(bytes)?, files: place(files)? };

@@ -63,23 +63,48 @@ impl Apt {
 
     /// Downloads `packages` (each as `name:architecture`) of `suite` and unpacks them all into `root`.
     pub fn unpack(&self, suite: &str, packages: &[String], root: &Path) -> Result<()> {
-        let names: Vec<String> = packages
-            .iter()
-            .map(|name| if name.contains('=') { name.clone() } else { format!("{name}/{suite}") })
-            .collect();
         let downloads = root.with_extension("downloads");
-        fs::create_dir_all(&downloads)?;
-        let download =
-            || tool::run(self.command("apt-get").arg("download").args(&names).current_dir(&downloads));
-        if download().is_err() {
-            // The lists may be older than the last point release: fetch them anew, once.
-            self.update()?;
-            download().context("apt could not download packages: is the network there?")?;
-        }
+        self.download(suite, packages, &downloads)?;
         for file in fs::read_dir(&downloads)? {
             tool::run(Command::new("dpkg-deb").arg("-x").arg(file?.path()).arg(root))?;
         }
         fs::remove_dir_all(&downloads)?;
+        Ok(())
+    }
+
+    /// Downloads `packages` (each as `name:architecture`) of `suite` to `folder`.
+    pub fn download(&self, suite: &str, packages: &[String], folder: &Path) -> Result<()> {
+        let names: Vec<String> = packages
+            .iter()
+            .map(|name| if name.contains('=') { name.clone() } else { format!("{name}/{suite}") })
+            .collect();
+        self.fetch_packages(folder, || {
+            let mut download = self.command("apt-get");
+            download.arg("download").args(&names).current_dir(folder);
+            download
+        })
+    }
+
+    /// Downloads the arm64 packages `names` of `suite` to `folder`, with all that they depend on, as for an empty machine.
+    pub fn download_all(&self, suite: &str, names: &[&str], folder: &Path) -> Result<()> {
+        fs::create_dir_all(folder.join("partial"))?;
+        self.fetch_packages(folder, || {
+            let mut install = self.command("apt-get");
+            install.args(["install", "--download-only", "--no-install-recommends", "-q", "-y", "-t", suite]);
+            install.args(["-o", "APT::Architecture=arm64", "-o"]);
+            install.arg(format!("Dir::Cache::archives={}", folder.display())).args(names);
+            install
+        })
+    }
+
+    /// Runs the `download` to `folder`; when that fails, once more with new lists.
+    fn fetch_packages(&self, folder: &Path, download: impl Fn() -> Command) -> Result<()> {
+        fs::create_dir_all(folder)?;
+        if tool::run(&mut download()).is_err() {
+            // The lists may be older than the last point release.
+            self.update()?;
+            tool::run(&mut download()).context("apt could not download packages: is the network there?")?;
+        }
         Ok(())
     }
 

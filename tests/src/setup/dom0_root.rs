@@ -2,15 +2,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use super::arm64_program;
 use super::kernel_modules::Kernel;
 use super::root_tree::RootTree;
 use super::xen;
 use crate::cache::Cache;
-use crate::tool;
 
 const PROGRAMS: &[&str] = &[
     "usr/bin/bash",
@@ -83,23 +82,13 @@ pub fn build(cache: &Cache, workspace: &Path, packages: &Path) -> Result<PathBuf
     })
 }
 
-/// Compiles one of our small static programs for Dom0 against Xen's public headers.
+/// Compiles a program of ours for Dom0 against Xen's public headers.
 fn compile(program: &Path, source: &Path, work: &Path) -> Result<Vec<u8>> {
-    let result = work.join("program");
     // Xen's headers expect to be found as <xen/…>.
     let headers = work.join("headers");
     fs::create_dir_all(&headers)?;
     std::os::unix::fs::symlink(source.join("xen/include/public"), headers.join("xen"))?;
-    let mut compiler = Command::new("aarch64-linux-gnu-gcc");
-    compiler
-        .args(["-static", "-O2", "-Wall", "-Werror", "-I"])
-        .arg(&headers)
-        .arg("-o")
-        .arg(&result)
-        .arg(program);
-    tool::run(&mut compiler)?;
-    let content = fs::read(&result)?;
-    fs::remove_file(&result)?;
+    let content = arm64_program::compile(program, Some(&headers), work)?;
     fs::remove_dir_all(&headers)?;
     Ok(content)
 }

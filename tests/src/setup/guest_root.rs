@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use super::arm64_program;
 use super::kernel_modules::Kernel;
 use super::root_tree::RootTree;
 use crate::cache::Cache;
@@ -29,16 +30,26 @@ const MORE_MODULES: &[&str] = &["xen-blkfront"];
 
 /// A folder with `guest-FLAVOUR.kernel` and `guest-FLAVOUR.root` for each flavour.
 pub fn build(cache: &Cache, workspace: &Path, packages: &Path) -> Result<PathBuf> {
-    let init_file = workspace.join("tests/guest/init");
-    let init = fs::read(&init_file).with_context(|| format!("cannot read {}", init_file.display()))?;
-    let inputs = [include_bytes!("guest_root.rs").as_slice(), &init, packages.as_os_str().as_encoded_bytes()];
+    let files = workspace.join("tests/guest");
+    let read = |name: &str| {
+        fs::read(files.join(name)).with_context(|| format!("cannot read {}", files.join(name).display()))
+    };
+    let (init, pattern) = (read("init")?, read("pattern.c")?);
+    let inputs = [
+        include_bytes!("guest_root.rs").as_slice(),
+        &init,
+        &pattern,
+        packages.as_os_str().as_encoded_bytes(),
+    ];
     cache.entry("guests", "making the guests' roots", &inputs, |work| {
+        let pattern = arm64_program::compile(&files.join("pattern.c"), None, work)?;
         for (name, ending) in FLAVOURS {
             let kernel = Kernel::find(packages, ending)?;
             let mut tree = RootTree::new(packages);
             PROGRAMS.iter().try_for_each(|program| tree.program(program))?;
             kernel.add_modules(&mut tree, "modules", MODULES)?;
             kernel.add_modules(&mut tree, "modules/more", MORE_MODULES)?;
+            tree.file("usr/bin/pattern", pattern.clone(), 0o755);
             tree.folder("mnt");
             // e2fsck and mke2fs look for it.
             tree.link("etc/mtab", "/proc/mounts");

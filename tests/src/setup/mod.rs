@@ -1,8 +1,11 @@
 //! All that a test bed needs, made once and kept in the cache; each step finds out itself that it has nothing to do.
 
 mod apt;
+mod arm64_program;
 mod bed_disk;
 mod data_image;
+pub mod debian_disk;
+mod debian_root;
 mod dom0_root;
 mod guest_root;
 mod host_packages;
@@ -35,6 +38,8 @@ pub struct Parts {
     pub dom0_root: PathBuf,
     /// A file system with the guests' kernels and roots and the data image; `/bed` in Dom0.
     pub bed_disk: PathBuf,
+    /// A physical disk with a Debian that boots and the data image.
+    pub debian_disk: PathBuf,
 }
 
 impl Parts {
@@ -66,6 +71,7 @@ pub fn everything(workspace: &Path) -> Result<Parts> {
     let guests = guest_root::build(&cache, workspace, &packages)?;
     let data_image = data_image::build(&cache, &packages)?;
     let bed_disk = bed_disk::build(&cache, &guests, &data_image)?;
+    let debian_disk = debian_disk::build(&cache, workspace, &data_image)?;
     Ok(Parts {
         xen_debug,
         xen_release,
@@ -73,5 +79,6 @@ pub fn everything(workspace: &Path) -> Result<Parts> {
         dom0_kernel: dom0.join("Image"),
         dom0_root: dom0.join("root.cpio"),
         bed_disk,
+        debian_disk,
     })
 }
