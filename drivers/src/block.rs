@@ -1,6 +1,10 @@
 //! What a virtio-blk device model asks of the storage behind it: a [`Volume`].
 //!
-//! Neighbours: [`crate::virtio::blk`] makes the requests, [`crate::volume`] serves them.
+//! ```text
+//!   begin ──> Done(result)                       storage in RAM
+//!        └──> Pending ──> next_done ──> finish   a physical disk
+//! ```
+//! Neighbours: [`crate::virtio::blk`] makes the operations, [`crate::volume`] serves them.
 
 use crate::guest::PinnedMemory;
 
@@ -12,10 +16,16 @@ pub const SECTOR_BYTES: u64 = 512;
 pub struct Geometry {
     /// Size in sectors of [`SECTOR_BYTES`].
     pub sectors: u64,
-    /// Logical block size in bytes: a power of two, at least [`SECTOR_BYTES`].
+    /// Logical block size in bytes: a power of two, at least [`SECTOR_BYTES`]. Reads and writes are whole blocks.
     pub block_bytes: u32,
     /// Writes, discards and write-zeroes are refused.
     pub read_only: bool,
+    /// Most bytes in one read or write, a multiple of the block size. Device models split larger requests.
+    pub transfer_bytes_max: u32,
+    /// Most sectors in one discard; 0 when there is no such operation.
+    pub discard_sectors_max: u32,
+    /// Most sectors in one write-zeroes; 0 when there is no such operation.
+    pub write_zeroes_sectors_max: u32,
 }
 
 /// One validated piece of work for a volume. Sector ranges lie inside the volume; buffers lie inside `memory`.
@@ -69,6 +79,33 @@ pub enum VolumeError {
     /// The guest buffer could not be reached.
     #[error("guest memory: {0}")]
     Memory(#[from] crate::guest::MemoryError),
+    /// The physical disk refused.
+    #[error("disk: {0}")]
+    Drive(#[from] crate::drive::DriveError),
+}
+
+/// Names an operation of a device model from [`Volume::begin`] to [`Volume::finish`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag(pub u32);
+
+/// What became of an operation at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Begun {
+    /// It is done already, or cannot be.
+    Done(Result<(), VolumeError>),
+    /// [`Volume::next_done`] will name it.
+    Pending,
+}
+
+/// An operation that is done; it must go to [`Volume::finish`], which gives back what it took.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Done {
+    /// Which operation.
+    pub tag: Tag,
+    /// What came of it; of a read, where the volume keeps its bytes.
+    pub outcome: Result<Option<u16>, VolumeError>,
 }
 
 /// Storage of a fixed size. `P` is the pinned guest memory that reads and writes copy to and from.
@@ -76,9 +113,30 @@ pub trait Volume<P: PinnedMemory> {
     /// Size and abilities.
     fn geometry(&self) -> Geometry;
 
-    /// Carries out `operation`; `memory` holds the bytes that a read fills or a write takes.
+    /// How many operations more may be begun now.
+    fn room(&self) -> usize {
+        usize::MAX
+    }
+
+    /// Begins `operation`; `memory` holds the bytes that a write takes, which are copied before this returns. A failed
+    /// write may have reached a part of its sectors.
+    fn begin(&mut self, tag: Tag, operation: Operation, memory: &P) -> Begun;
+
+    /// The next operation that is done.
+    fn next_done(&mut self) -> Option<Done> {
+        None
+    }
+
+    /// Tells the outcome of an operation and, of a read, copies its bytes to `memory`.
     ///
     /// # Errors
-    /// [`VolumeError`]; a write may then have reached a part of its sectors.
-    fn execute(&mut self, operation: Operation, memory: &P) -> Result<(), VolumeError>;
+    /// [`VolumeError`].
+    fn finish(&mut self, done: Done, memory: &P) -> Result<(), VolumeError> {
+        let _ = (done, memory);
+        Ok(())
+    }
+
+    /// Forgets all operations under way: none of them will be told. What was begun of them may still happen, but before
+    /// anything that is begun later.
+    fn cancel(&mut self) {}
 }

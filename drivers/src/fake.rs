@@ -1,7 +1,10 @@
-//! A guest made of host memory, for tests: RAM with holes, pins that are counted, an interrupt line that counts.
+//! A guest made of host memory, for tests: RAM with holes, pins that are counted, an interrupt line that counts. And a
+//! disk, in [`drive`].
 //!
 //! The memory is atomics behind a shared handle, so a test may play the guest through raw pointers while a device model
 //! reads and writes: as with a real guest, neither side ever owns it.
+
+pub mod drive;
 
 use crate::guest::{GuestMemory, GuestRegion, InterruptLine, MemoryError, PinnedMemory};
 use alloc::boxed::Box;

@@ -5,7 +5,9 @@
 //! | [`guest`] | traits the kernel implements: guest memory, interrupt line |
 //! | [`virtio`] | register file, queues, device models |
 //! | [`block`] | what a device model asks of storage |
-//! | [`volume`] | storage in RAM, and the names and opening rules of volumes |
+//! | [`drive`] | what storage asks of a physical disk's driver |
+//! | [`volume`] | storage in RAM and on physical disks, and the names and opening rules of volumes |
+//! | [`hardware`] | drivers of physical devices |
 //! | [`sys`] | the hermit-abi seam: what a driver asks of any OS |
 //! | `fake` | guests and interrupt lines made of host memory (feature `fakes`) |
 //!
@@ -23,9 +25,11 @@ extern crate alloc;
 extern crate std;
 
 pub mod block;
+pub mod drive;
 #[cfg(any(test, feature = "fakes"))]
 pub mod fake;
 pub mod guest;
+pub mod hardware;
 pub mod sys;
 pub mod virtio;
 pub mod volume;

@@ -47,7 +47,7 @@ fn allocations_of_work(guest: &mut Guest) -> usize {
     let before = ALLOCATIONS.get();
     let progress = guest.device.process();
     let allocations = ALLOCATIONS.get() - before;
-    assert_eq!(progress, Progress { requests: 16, more: false });
+    assert_eq!(progress, Progress { requests: 16, more: false, ..Progress::default() });
     allocations
 }
 

@@ -99,7 +99,7 @@ fn idle_device_asks_for_the_next_kick() {
 fn polling_device_asks_for_no_kick() {
     let mut guest = guest(Features::EVENT_IDX);
     make_available(&mut guest, 3);
-    assert_eq!(guest.device.poll(), Progress { requests: 3, more: false });
+    assert_eq!(guest.device.poll(), Progress { requests: 3, more: false, ..Progress::default() });
     assert_eq!(guest.avail_event(), 0);
     guest.work();
     assert_eq!(guest.avail_event(), 3);
@@ -120,7 +120,7 @@ fn polling_finds_requests_without_a_kick() {
     let mut guest = guest(Features::EVENT_IDX);
     let _ = guest.device.poll();
     make_available(&mut guest, 2);
-    assert_eq!(guest.device.poll(), Progress { requests: 2, more: false });
+    assert_eq!(guest.device.poll(), Progress { requests: 2, more: false, ..Progress::default() });
 }
 
 /// The guest publishes a head right after the device saw an empty ring, and will not kick: the event says no.
@@ -137,8 +137,8 @@ fn head_that_slips_in_before_kicks_are_enabled_is_seen() {
         }
     });
     let _ = guest.write(QUEUE_NOTIFY, 0);
-    assert_eq!(guest.device.process(), Progress { requests: 1, more: true });
-    assert_eq!(guest.device.process(), Progress { requests: 1, more: false });
+    assert_eq!(guest.device.process(), Progress { requests: 1, more: true, ..Progress::default() });
+    assert_eq!(guest.device.process(), Progress { requests: 1, more: false, ..Progress::default() });
     assert_eq!(guest.used_index(), 2);
 }
 
@@ -150,8 +150,8 @@ fn one_call_serves_a_bounded_number() {
     guest.set_queue(64, common::DESCRIPTORS, AVAILABLE, USED);
     let _ = guest.write(common::STATUS, 1 | 2 | 4 | 8);
     make_available(&mut guest, 64);
-    assert_eq!(guest.device.process(), Progress { requests: 32, more: true });
-    assert_eq!(guest.device.process(), Progress { requests: 32, more: false });
+    assert_eq!(guest.device.process(), Progress { requests: 32, more: true, ..Progress::default() });
+    assert_eq!(guest.device.process(), Progress { requests: 32, more: false, ..Progress::default() });
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn large_requests_are_taken_one_at_a_time() {
     guest.set_request(0, 0, &[(common::DATA, 512 * 1024, true)]);
     make_available(&mut guest, SIZE);
     let _ = guest.write(QUEUE_NOTIFY, 0);
-    assert_eq!(guest.device.process(), Progress { requests: 1, more: true });
+    assert_eq!(guest.device.process(), Progress { requests: 1, more: true, ..Progress::default() });
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn requests_of_many_buffers_are_few_at_a_time() {
     guest.set_descriptor(common::DESCRIPTORS, 0, (common::TABLE, 256 * 16), common::INDIRECT, 0);
     make_available(&mut guest, SIZE);
     let _ = guest.write(QUEUE_NOTIFY, 0);
-    assert_eq!(guest.device.process(), Progress { requests: 2, more: true });
+    assert_eq!(guest.device.process(), Progress { requests: 2, more: true, ..Progress::default() });
 }
 
 #[test]
@@ -193,5 +193,5 @@ fn requests_of_many_bytes_are_few_at_a_time() {
     guest.set_request(0, 0, &[(common::DATA, 128 * 1024, true)]);
     make_available(&mut guest, SIZE);
     let _ = guest.write(QUEUE_NOTIFY, 0);
-    assert_eq!(guest.device.process(), Progress { requests: 8, more: true });
+    assert_eq!(guest.device.process(), Progress { requests: 8, more: true, ..Progress::default() });
 }

@@ -17,7 +17,8 @@ use kernel::arch::gic::{Gic, Interrupt};
 use kernel::arch::mmu::{AddressSpace, Use};
 use kernel::device_tree::Machine;
 use kernel::devices::Devices;
-use kernel::devices::transport::{self, PhysicalDevice};
+use kernel::devices::transport::PhysicalDevice;
+use kernel::devices::{disk, transport};
 use kernel::guest::control::{Control, OwnMemory};
 use kernel::guest::table::GuestTable;
 use kernel::limits::{ADDRESS_LIMIT, HEAP_MAX_BYTES, HEAP_SHARE, PAGE_BYTES, SINGLE_PAGES};
@@ -109,16 +110,16 @@ fn bring_up(device_tree: usize) -> Result<Loop, Box<dyn core::error::Error>> {
     let pager = Rc::new(RefCell::new(Pager::new(window)));
     // SAFETY: the registers were mapped above; this is the only driver.
     let gic = unsafe { Gic::new(machine.interrupt_controller)? };
-    let devices = Devices::new(gic, Interrupt(machine.timer_interrupt))?;
+    let mut devices = Devices::new(gic, Interrupt(machine.timer_interrupt))?;
 
     // Volumes.
     let initrd =
         machine.initrd.as_ref().map(bytes_of).and_then(|range| RamStorage::existing(&frames, &range));
     let initrd = initrd.map(|storage| Box::new(storage) as Box<dyn Storage>);
-    let _physical = physical_devices(&machine, &frames, &singles);
+    let disks = disk::bring_up(physical_devices(&machine, &frames, &singles), &mut devices);
     let ram = frames.clone();
     let allocate = move |bytes| Some(Box::new(RamStorage::zeroed(&ram, bytes)?) as Box<dyn Storage>);
-    let volumes = Registry::new(initrd, Box::new(allocate));
+    let volumes = Registry::new(initrd, disks, Box::new(allocate));
 
     // The control plane.
     let store_port = Port(kernel::xen::hvm::parameter(hvm::PARAM_STORE_EVENT)? as u32);

@@ -3,13 +3,16 @@
 //! A kick is answered in [`GuestTable::serve`] before its work is done in [`GuestTable::work`]. From then on the
 //! device is active: the loop looks at its queues by itself and the guest does not kick, which would cost it a trap
 //! and two switches of vCPUs. When nothing came for [`POLL_NS`], the devices settle (kicks are wanted again), and
-//! the loop sleeps. Interrupts of physical devices are taken before and after a sleep.
+//! the loop sleeps. Physical devices are polled at each turn, too, and asked for interrupts before a sleep.
 
 use alloc::boxed::Box;
 use alloc::rc::Rc;
+use alloc::sync::Arc;
+use alloc::task::Wake;
 use core::cell::RefCell;
 use core::future::Future;
 use core::pin::Pin;
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::{Context, Poll, Waker};
 
 use smallvec::SmallVec;
@@ -45,25 +48,28 @@ pub struct Loop {
 impl Loop {
     /// Runs until this domain is to end.
     pub fn run(mut self) -> ShutdownReason {
-        let mut news = true;
+        let news = Arc::new(News(AtomicBool::new(true)));
+        let waker = Waker::from(news.clone());
         let mut quiet_since_ns = None;
         loop {
-            if core::mem::take(&mut news)
-                && let Some(reason) = self.poll_control()
+            if news.take()
+                && let Some(reason) = self.poll_control(&waker)
             {
                 return reason;
             }
-            let worked = self.guests.borrow_mut().work();
-            let served = self.events.any(self.highest_port());
-            if served {
-                news = self.take_events();
-            }
             let now_ns = now_ns();
-            if worked || served {
+            let done = self.devices.poll(now_ns);
+            let worked = self.guests.borrow_mut().work();
+            self.devices.kick();
+            let served = self.events.any(self.highest_port());
+            if served && self.take_events() {
+                news.wake_by_ref();
+            }
+            if done || worked || served {
                 quiet_since_ns = None;
             }
             let quiet_ns = now_ns.saturating_sub(*quiet_since_ns.get_or_insert(now_ns));
-            if worked || news {
+            if worked || news.is_there() {
                 // There may be more of the same.
             } else if quiet_ns < POLL_NS {
                 sched::yield_processor();
@@ -94,10 +100,10 @@ impl Loop {
         news
     }
 
-    fn poll_control(&mut self) -> Option<ShutdownReason> {
+    /// Lets the control plane go on: when xenstore has news, or when something else that it waits for has woken it.
+    fn poll_control(&mut self, waker: &Waker) -> Option<ShutdownReason> {
         self.store.0.pump();
-        // Everything the control plane waits for comes through xenstore, so it is polled whenever that has news.
-        match self.control.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        match self.control.as_mut().poll(&mut Context::from_waker(waker)) {
             Poll::Pending => None,
             Poll::Ready(Ok(reason)) => Some(reason),
             Poll::Ready(Err(error)) => {
@@ -107,16 +113,40 @@ impl Loop {
         }
     }
 
-    /// Sleeps until an event comes, an interrupt, or a device's time is over; not at all if one is there already.
+    /// Sleeps until an event or an interrupt comes, or a device's time is over; not at all if there is something to do.
     fn sleep(&mut self) {
-        if self.devices.take_interrupts() {
+        // Guests that settled may have begun something.
+        self.devices.kick();
+        if self.devices.settle() {
             return;
         }
-        self.devices.set_alarm();
         let mut ports: SmallVec<[Port; POLL_PORTS_MAX]> = SmallVec::new();
         ports.extend([self.store.1, self.console]);
         ports.extend(self.guests.borrow().ports());
         sched::sleep_until_event(&ports);
         self.devices.take_interrupts();
+    }
+}
+
+/// Whether the control plane has to be polled.
+struct News(AtomicBool);
+
+impl News {
+    fn is_there(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn take(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
+}
+
+impl Wake for News {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }

@@ -14,9 +14,6 @@ const ENOUGH_REGIONS: usize = MAX_SEGMENTS;
 /// A batch takes no further chain once it has this many bytes.
 const ENOUGH_BYTES: u32 = 1 << 20;
 
-/// A chain with more bytes than this is large: it ends a batch and is not mapped at once but in pieces.
-pub const LARGE_BYTES: u32 = 256 << 10;
-
 /// Chains taken from a queue, and what is to be told of them. Reused: no allocation per request.
 #[derive(Debug)]
 pub struct Batch {
@@ -41,13 +38,15 @@ impl Default for Batch {
             tables: Vec::with_capacity(MAX_BATCH),
             chains: Vec::with_capacity(MAX_BATCH),
             regions: Vec::with_capacity(ENOUGH_REGIONS + MAX_SEGMENTS),
-            done: Vec::with_capacity(MAX_BATCH),
+            done: Vec::with_capacity(3 * MAX_BATCH),
         }
     }
 }
 
 impl Batch {
-    /// Takes chains from the queue, of which `waiting` wait, and announces their pages.
+    /// Takes at most `limit` chains from the queue, no more than wait there, and announces their pages. One with more
+    /// than `large_bytes` is the last one: it will not be mapped at once but in pieces. What is in
+    /// [`Self::done`] stays.
     ///
     /// # Errors
     /// A head does not exist, and the batch is empty, or a chain is malformed, and the batch holds those before it.
@@ -55,15 +54,15 @@ impl Batch {
         &mut self,
         queue: &mut Queue<M::Pinned>,
         memory: &M,
-        waiting: u16,
+        limit: u16,
+        large_bytes: u32,
     ) -> Result<(), QueueError> {
         self.chains.clear();
         self.regions.clear();
-        self.done.clear();
-        queue.peek(waiting, &mut self.heads)?;
-        let walked = self.walk_all(queue, memory);
+        queue.peek(limit, &mut self.heads)?;
+        let walked = self.walk_all(queue, memory, large_bytes);
         queue.take(u16::try_from(self.chains.len()).unwrap_or(0));
-        let small = self.chains.iter().take_while(|chain| chain.bytes() <= LARGE_BYTES);
+        let small = self.chains.iter().take_while(|chain| chain.bytes() <= large_bytes);
         let announced = small.map(|chain| chain.regions.end).last().unwrap_or(0);
         // A single chain is mapped as well by pinning it.
         if let (2.., Some(regions)) = (self.chains.len(), self.regions.get(..announced)) {
@@ -72,7 +71,12 @@ impl Batch {
         walked
     }
 
-    fn walk_all<M: GuestMemory>(&mut self, queue: &Queue<M::Pinned>, memory: &M) -> Result<(), QueueError> {
+    fn walk_all<M: GuestMemory>(
+        &mut self,
+        queue: &Queue<M::Pinned>,
+        memory: &M,
+        large_bytes: u32,
+    ) -> Result<(), QueueError> {
         self.firsts.clear();
         self.tables.clear();
         for head in &self.heads {
@@ -90,7 +94,7 @@ impl Batch {
             }
             let chain = walk(queue, memory, *first, &mut self.regions)?;
             bytes = bytes.saturating_add(chain.bytes());
-            let is_large = chain.bytes() > LARGE_BYTES;
+            let is_large = chain.bytes() > large_bytes;
             self.chains.push(chain);
             if is_large {
                 break;

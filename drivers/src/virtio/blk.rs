@@ -7,14 +7,14 @@
 //! |---|---|
 //! | [`config`] | features and configuration space |
 //! | [`request`] | bytes to a checked request |
-//! | `disk` | one request carried out |
+//! | `requests` | requests carried out, until they are answered |
 
 pub mod config;
-mod disk;
 pub mod request;
+mod requests;
 
 use super::batch::Batch;
-use super::queue::{Queue, QueueError, Used};
+use super::queue::{MAX_BATCH, Queue, QueueError};
 use super::{Device, Features, QueueIndex, Served};
 use crate::block::Volume;
 use crate::guest::{GuestMemory, PinnedMemory};
@@ -22,8 +22,8 @@ use crate::sys;
 use alloc::boxed::Box;
 use alloc::string::String;
 use config::Config;
-use disk::Disk;
 use request::Request;
+use requests::Requests;
 use zerocopy::IntoBytes;
 
 const QUEUE_SIZES: [u16; 1] = [super::queue::MAX_SIZE];
@@ -80,7 +80,7 @@ impl Counters {
 /// A virtio-blk device.
 pub struct BlockDevice<P> {
     config: Config,
-    disk: Disk<P>,
+    requests: Requests<P>,
     batch: Batch,
 }
 
@@ -90,13 +90,13 @@ impl<P: PinnedMemory> BlockDevice<P> {
     #[must_use]
     pub fn new(name: String, serial: &str, volume: Box<dyn Volume<P>>) -> Self {
         let config = Config::new(volume.geometry());
-        Self { config, disk: Disk::new(name, serial, volume), batch: Batch::default() }
+        Self { config, requests: Requests::new(name, serial, volume), batch: Batch::default() }
     }
 
     /// What it did so far.
     #[must_use]
     pub fn counters(&self) -> &Counters {
-        &self.disk.counters
+        &self.requests.counters
     }
 
     fn serve_batch<M: GuestMemory<Pinned = P>>(
@@ -105,16 +105,29 @@ impl<P: PinnedMemory> BlockDevice<P> {
         memory: &M,
     ) -> Result<Served, QueueError> {
         let batch = &mut self.batch;
+        let requests = &mut self.requests;
+        batch.done.clear();
+        if requests.under_way() {
+            while batch.done.len() < MAX_BATCH
+                && let Some(answered) = requests.finish_next()
+            {
+                batch.done.extend(answered);
+            }
+            batch.done.extend(requests.go_on_cutting(memory));
+        }
         let waiting = queue.waiting()?;
-        if waiting == 0 {
-            return Ok(Served::default());
+        let room = u16::try_from(requests.room()).unwrap_or(u16::MAX);
+        if batch.done.is_empty() && waiting.min(room) == 0 {
+            let stalled = waiting > 0;
+            return Ok(Served { stalled, under_way: stalled || requests.under_way(), ..Served::default() });
         }
         let start_ns = sys::now_ns();
-        let mut broken = batch.fill(queue, memory, waiting).err();
+        let large_bytes = requests.whole_bytes_max();
+        let mut broken = batch.fill(queue, memory, waiting.min(room), large_bytes).err();
         for chain in &batch.chains {
             let regions = batch.regions.get(chain.regions.clone()).unwrap_or_default();
-            match self.disk.answer(chain, regions, memory) {
-                Ok(length) => batch.done.push(Used { id: chain.head, length }),
+            match requests.start(chain, regions, memory) {
+                Ok(answered) => batch.done.extend(answered),
                 Err(error) => {
                     broken = Some(error);
                     break;
@@ -123,12 +136,15 @@ impl<P: PinnedMemory> BlockDevice<P> {
         }
         queue.complete(&batch.done)?;
         let interrupt = queue.wants_interrupt()?;
-        self.disk.counters.count_batch(sys::now_ns().saturating_sub(start_ns));
-        let requests = batch.done.len();
+        requests.counters.count_batch(sys::now_ns().saturating_sub(start_ns));
+        let waits = batch.chains.len() < usize::from(waiting);
+        let stalled = waits && requests.room() == 0;
         Ok(Served {
-            requests: u32::try_from(requests).unwrap_or(u32::MAX),
+            requests: u32::try_from(batch.done.len()).unwrap_or(u32::MAX),
             interrupt,
-            more: requests < usize::from(waiting),
+            more: waits && !stalled,
+            stalled,
+            under_way: stalled || requests.under_way(),
             broken,
         })
     }
@@ -136,7 +152,7 @@ impl<P: PinnedMemory> BlockDevice<P> {
 
 impl<M: GuestMemory> Device<M> for BlockDevice<M::Pinned> {
     fn name(&self) -> &str {
-        &self.disk.name
+        &self.requests.name
     }
 
     fn id(&self) -> u32 {
@@ -144,7 +160,7 @@ impl<M: GuestMemory> Device<M> for BlockDevice<M::Pinned> {
     }
 
     fn features(&self) -> Features {
-        config::features(self.disk.geometry)
+        config::features(self.requests.geometry)
     }
 
     fn queue_sizes(&self) -> &[u16] {
@@ -156,8 +172,13 @@ impl<M: GuestMemory> Device<M> for BlockDevice<M::Pinned> {
         out.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
     }
 
+    fn activate(&mut self, accepted: Features) {
+        self.requests.write_through = !accepted.contains(config::FLUSH);
+    }
+
     fn reset(&mut self) {
-        self.disk.complaints.reset();
+        self.requests.cancel();
+        self.requests.complaints.reset();
     }
 
     fn serve(&mut self, _index: QueueIndex, queue: &mut Queue<M::Pinned>, memory: &M) -> Served {

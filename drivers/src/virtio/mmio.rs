@@ -53,6 +53,8 @@ pub struct Progress {
     pub requests: u32,
     /// There is more to do: call again, after the others had their turn.
     pub more: bool,
+    /// Requests are begun and not done: [`MmioDevice::poll`] finds out when they are.
+    pub under_way: bool,
 }
 
 /// What went over a device's registers and interrupt line since it was made.
@@ -223,6 +225,7 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
                 let of_queue = self.serve_queue(index, kicks);
                 progress.requests += of_queue.requests;
                 progress.more |= of_queue.more;
+                progress.under_way |= of_queue.under_way;
             }
         }
         progress
@@ -237,7 +240,7 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
         let served = self.device.serve(number, queue, &self.memory);
         let mut more = Ok(served.more);
         if served.broken.is_none() {
-            if served.more || kicks == Kicks::Suppress {
+            if served.more || served.stalled || kicks == Kicks::Suppress {
                 more = queue.suppress_kicks().map(|()| served.more);
             } else {
                 more = queue.enable_kicks();
@@ -250,9 +253,9 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
         match (served.broken, more) {
             (Some(error), _) | (None, Err(error)) => {
                 self.break_down(&error);
-                Progress { requests: served.requests, more: false }
+                Progress { requests: served.requests, ..Progress::default() }
             }
-            (None, Ok(more)) => Progress { requests: served.requests, more },
+            (None, Ok(more)) => Progress { requests: served.requests, more, under_way: served.under_way },
         }
     }
 
@@ -380,6 +383,8 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
         }
         let was_running = self.status.is_running();
         self.status.insert(Status::DEVICE_NEEDS_RESET);
+        // What is under way would never be answered: it need not hold what others could use.
+        self.device.reset();
         self.counters.breakdowns += 1;
         if was_running {
             self.interrupt(Interrupts::CONFIG);

@@ -52,6 +52,10 @@ pub struct Served {
     pub interrupt: bool,
     /// Requests were seen waiting that this call did not get to.
     pub more: bool,
+    /// Requests wait for which there is no room before others are done.
+    pub stalled: bool,
+    /// Something below has to finish first, for requests that were begun or are stalled: call again when it may have.
+    pub under_way: bool,
     /// The guest broke the queue's rules: nothing more comes from it until the device is reset.
     pub broken: Option<QueueError>,
 }

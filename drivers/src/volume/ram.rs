@@ -1,6 +1,6 @@
 //! A volume in the driver domain's own RAM, which no guest can see: the sectors are a plain slice.
 
-use crate::block::{Geometry, Operation, SECTOR_BYTES, Volume, VolumeError};
+use crate::block::{Begun, Geometry, Operation, SECTOR_BYTES, Tag, Volume, VolumeError};
 use crate::guest::PinnedMemory;
 use core::ops::Range;
 
@@ -21,18 +21,30 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Storage for T {
     }
 }
 
+/// Most bytes in one read or write: what it copies keeps the loop from others.
+const TRANSFER_BYTES_MAX: u32 = 256 << 10;
+/// Most sectors zeroed by one operation, 256 KiB, for the same reason.
+const ZERO_SECTORS_MAX: u32 = 512;
+
 /// What volumes over `storage` look like. A tail that does not fill a sector is not part of the volume.
 #[must_use]
 pub fn geometry(storage: &dyn Storage, read_only: bool) -> Geometry {
     let bytes = u64::try_from(storage.bytes().len()).unwrap_or(u64::MAX);
     let block_bytes = u32::try_from(SECTOR_BYTES).unwrap_or(u32::MAX);
-    Geometry { sectors: bytes / SECTOR_BYTES, block_bytes, read_only }
+    Geometry {
+        sectors: bytes / SECTOR_BYTES,
+        block_bytes,
+        read_only,
+        transfer_bytes_max: TRANSFER_BYTES_MAX,
+        discard_sectors_max: ZERO_SECTORS_MAX,
+        write_zeroes_sectors_max: ZERO_SECTORS_MAX,
+    }
 }
 
 /// Carries out `operation` on `storage`.
 ///
 /// # Errors
-/// As [`Volume::execute`]; whether the volume may be written is for the caller to say.
+/// [`VolumeError`]; whether the volume may be written is for the caller to say.
 pub fn execute<P: PinnedMemory>(
     storage: &mut dyn Storage,
     operation: Operation,
@@ -67,8 +79,8 @@ impl<S: Storage, P: PinnedMemory> Volume<P> for RamVolume<S> {
         geometry(&self.0, false)
     }
 
-    fn execute(&mut self, operation: Operation, memory: &P) -> Result<(), VolumeError> {
-        execute(&mut self.0, operation, memory)
+    fn begin(&mut self, _tag: Tag, operation: Operation, memory: &P) -> Begun {
+        Begun::Done(execute(&mut self.0, operation, memory))
     }
 }
 

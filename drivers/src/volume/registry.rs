@@ -1,15 +1,24 @@
 //! The volumes there are, and the rule of opening them: one writer, or any number of readers.
 //!
-//! An open volume is a value ([`OpenVolume`]); dropping it closes it. `ram:SIZE` makes a volume for each opening, so two
-//! guests that name it have two disks; its RAM goes back when it is closed.
+//! The rule is one of sectors: two volumes that share a sector, as a disk and a partition of it do, are not open at the
+//! same time if one of them is open for writing. An open volume is a value ([`OpenVolume`]); dropping it closes it.
+//! `ram:SIZE` makes a volume for each opening, so two guests that name it have two disks; its RAM goes back when it is
+//! closed. A partition table is read at each opening: whoever had the whole disk before may have changed it.
 
+use super::disk::Disk;
+use super::disk_reader::DiskReader;
+use super::disk_volume::DiskVolume;
+use super::gpt::{self, TableError};
 use super::ram::{self, Storage};
-use super::spec::VolumeSpec;
-use crate::block::{Geometry, Operation, SECTOR_BYTES, Volume, VolumeError};
+use super::spec::{Part, VolumeSpec};
+use crate::block::{Begun, Done, Geometry, Operation, SECTOR_BYTES, Tag, Volume, VolumeError};
 use crate::guest::PinnedMemory;
 use alloc::boxed::Box;
 use alloc::rc::Rc;
-use core::cell::{Cell, RefCell};
+use alloc::vec::Vec;
+use core::cell::RefCell;
+use core::ops::Range;
+use slab::Slab;
 
 /// What a guest may do with a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +30,7 @@ pub enum Access {
 }
 
 /// Why a volume cannot be opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
     /// The driver domain was started without one.
     #[error("there is no initrd: driver-domain.cfg has no ramdisk=")]
@@ -33,8 +42,14 @@ pub enum OpenError {
     #[error("volume is open for reading elsewhere, so it cannot be opened for writing")]
     BeingRead,
     /// No such disk.
-    #[error("there is no disk blk{0}: physical disks are not supported yet")]
-    NoDisk(u32),
+    #[error("there is no disk blk{0}: this driver domain has {1} physical disks")]
+    NoDisk(u32, usize),
+    /// The disk cannot be written.
+    #[error("the disk is read-only: give access=ro")]
+    ReadOnlyDisk,
+    /// No such partition, or no table.
+    #[error("{0}")]
+    Table(#[from] TableError),
     /// No RAM for it.
     #[error("no RAM for a volume of {0} bytes")]
     NoRam(u64),
@@ -43,33 +58,50 @@ pub enum OpenError {
 /// Gives RAM for a `ram:SIZE` volume: so many zeroed bytes, or nothing. They go back when the value is dropped.
 pub type AllocateRam = dyn Fn(u64) -> Option<Box<dyn Storage>>;
 
+type SharedStorage = Rc<RefCell<Box<dyn Storage>>>;
+
 /// The volumes of this driver domain.
 pub struct Registry {
-    initrd: Option<Rc<Shared>>,
+    initrd: Option<SharedStorage>,
+    disks: Vec<Rc<RefCell<Disk>>>,
     allocate: Box<AllocateRam>,
+    openings: Rc<RefCell<Slab<Opening>>>,
 }
 
-struct Shared {
-    storage: RefCell<Box<dyn Storage>>,
-    users: Cell<Users>,
-}
-
+/// What volumes are parts of.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Users {
-    Readers(usize),
-    Writer,
+enum Whole {
+    Initrd,
+    Disk(u32),
 }
 
-impl Shared {
-    fn new(storage: Box<dyn Storage>) -> Rc<Self> {
-        Rc::new(Self { storage: RefCell::new(storage), users: Cell::new(Users::Readers(0)) })
+/// Sectors that are open.
+struct Opening {
+    whole: Whole,
+    sectors: Range<u64>,
+    access: Access,
+}
+
+/// An [`Opening`], ended when dropped.
+struct Opened {
+    openings: Rc<RefCell<Slab<Opening>>>,
+    key: usize,
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.openings.borrow_mut().try_remove(self.key);
     }
 }
 
 impl Registry {
-    /// Volumes made of the `initrd`, if there is one, and of RAM that `allocate` gives.
+    /// Volumes made of the `initrd`, if there is one, of physical `disks`, and of RAM that `allocate` gives.
     #[must_use]
-    pub fn new(initrd: Option<Box<dyn Storage>>, allocate: Box<AllocateRam>) -> Self {
+    pub fn new(
+        initrd: Option<Box<dyn Storage>>,
+        disks: Vec<Rc<RefCell<Disk>>>,
+        allocate: Box<AllocateRam>,
+    ) -> Self {
         if let Some(storage) = &initrd {
             let bytes = storage.bytes().len() as u64;
             let tail = bytes % SECTOR_BYTES;
@@ -77,43 +109,78 @@ impl Registry {
                 log::warn!("initrd: its last {tail} bytes fill no sector and are not part of the volume");
             }
         }
-        Self { initrd: initrd.map(Shared::new), allocate }
+        let initrd = initrd.map(|storage| Rc::new(RefCell::new(storage)));
+        Self { initrd, disks, allocate, openings: Rc::default() }
     }
 
-    /// Opens a volume.
+    /// Opens a volume. May have to wait for a disk.
     ///
     /// # Errors
     /// [`OpenError`], in one sentence for the log and xenstore.
-    pub fn open(&self, spec: &VolumeSpec, access: Access) -> Result<OpenVolume, OpenError> {
-        let shared = match *spec {
-            VolumeSpec::Initrd => self.initrd.clone().ok_or(OpenError::NoInitrd)?,
-            VolumeSpec::Ram { bytes } => Shared::new((self.allocate)(bytes).ok_or(OpenError::NoRam(bytes))?),
-            VolumeSpec::Disk { disk, .. } => return Err(OpenError::NoDisk(disk)),
+    pub async fn open(&self, spec: &VolumeSpec, access: Access) -> Result<OpenVolume, OpenError> {
+        match spec {
+            VolumeSpec::Initrd => {
+                let storage = self.initrd.clone().ok_or(OpenError::NoInitrd)?;
+                let opened = self.occupy(Whole::Initrd, 0..u64::MAX, access)?;
+                Ok(OpenVolume { backing: Backing::Ram(storage), access, _opened: Some(opened) })
+            }
+            VolumeSpec::Ram { bytes } => {
+                let storage = (self.allocate)(*bytes).ok_or(OpenError::NoRam(*bytes))?;
+                let backing = Backing::Ram(Rc::new(RefCell::new(storage)));
+                Ok(OpenVolume { backing, access, _opened: None })
+            }
+            VolumeSpec::Disk { disk: number, part } => {
+                let disk = self.disks.get(*number as usize);
+                let disk = disk.ok_or(OpenError::NoDisk(*number, self.disks.len()))?;
+                let facts = disk.borrow().facts();
+                if facts.read_only && access == Access::ReadWrite {
+                    return Err(OpenError::ReadOnlyDisk);
+                }
+                let sectors = match part {
+                    Part::Whole => 0..facts.sectors,
+                    part => {
+                        let table =
+                            gpt::read_table(&DiskReader::new(disk), &facts.geometry(0..facts.sectors, true))
+                                .await?;
+                        let range = table.partition(part)?;
+                        range.first..range.first + range.sectors
+                    }
+                };
+                let opened = self.occupy(Whole::Disk(*number), sectors.clone(), access)?;
+                let volume = DiskVolume::open(disk, sectors, access == Access::ReadOnly);
+                Ok(OpenVolume { backing: Backing::Disk(volume), access, _opened: Some(opened) })
+            }
+        }
+    }
+
+    fn occupy(&self, whole: Whole, sectors: Range<u64>, access: Access) -> Result<Opened, OpenError> {
+        let mut openings = self.openings.borrow_mut();
+        let in_common = |other: &Opening| {
+            other.whole == whole && other.sectors.start < sectors.end && sectors.start < other.sectors.end
         };
-        let users = match (shared.users.get(), access) {
-            (Users::Writer, _) => return Err(OpenError::BeingWritten),
-            (Users::Readers(0), Access::ReadWrite) => Users::Writer,
-            (Users::Readers(_), Access::ReadWrite) => return Err(OpenError::BeingRead),
-            (Users::Readers(readers), Access::ReadOnly) => Users::Readers(readers + 1),
-        };
-        shared.users.set(users);
-        Ok(OpenVolume { shared, access })
+        for (_, other) in openings.iter().filter(|(_, other)| in_common(other)) {
+            match (other.access, access) {
+                (Access::ReadWrite, _) => return Err(OpenError::BeingWritten),
+                (Access::ReadOnly, Access::ReadWrite) => return Err(OpenError::BeingRead),
+                (Access::ReadOnly, Access::ReadOnly) => {}
+            }
+        }
+        let key = openings.insert(Opening { whole, sectors, access });
+        Ok(Opened { openings: self.openings.clone(), key })
     }
 }
 
 /// A volume that a guest has open; dropping it closes it.
 pub struct OpenVolume {
-    shared: Rc<Shared>,
+    // Dropped in this order: what is under way is abandoned before others may open the sectors.
+    backing: Backing,
     access: Access,
+    _opened: Option<Opened>,
 }
 
-impl Drop for OpenVolume {
-    fn drop(&mut self) {
-        self.shared.users.set(match self.shared.users.get() {
-            Users::Writer => Users::Readers(0),
-            Users::Readers(readers) => Users::Readers(readers.saturating_sub(1)),
-        });
-    }
+enum Backing {
+    Ram(SharedStorage),
+    Disk(DiskVolume),
 }
 
 impl core::fmt::Debug for OpenVolume {
@@ -124,30 +191,78 @@ impl core::fmt::Debug for OpenVolume {
 
 impl<P: PinnedMemory> Volume<P> for OpenVolume {
     fn geometry(&self) -> Geometry {
-        ram::geometry(&**self.shared.storage.borrow(), self.access == Access::ReadOnly)
+        match &self.backing {
+            Backing::Ram(storage) => ram::geometry(&**storage.borrow(), self.access == Access::ReadOnly),
+            Backing::Disk(volume) => Volume::<P>::geometry(volume),
+        }
     }
 
-    fn execute(&mut self, operation: Operation, memory: &P) -> Result<(), VolumeError> {
+    fn room(&self) -> usize {
+        match &self.backing {
+            Backing::Ram(_) => usize::MAX,
+            Backing::Disk(volume) => Volume::<P>::room(volume),
+        }
+    }
+
+    fn begin(&mut self, tag: Tag, operation: Operation, memory: &P) -> Begun {
+        let storage = match &mut self.backing {
+            Backing::Ram(storage) => storage,
+            Backing::Disk(volume) => return volume.begin(tag, operation, memory),
+        };
         let writes = !matches!(operation, Operation::Read { .. } | Operation::Flush);
         if writes && self.access == Access::ReadOnly {
-            return Err(VolumeError::ReadOnly);
+            return Begun::Done(Err(VolumeError::ReadOnly));
         }
         // One loop, no re-entry: nobody holds the storage across a call.
-        let mut storage = self.shared.storage.borrow_mut();
-        ram::execute(&mut **storage, operation, memory)
+        Begun::Done(ram::execute(&mut **storage.borrow_mut(), operation, memory))
+    }
+
+    fn next_done(&mut self) -> Option<Done> {
+        match &mut self.backing {
+            Backing::Ram(_) => None,
+            Backing::Disk(volume) => Volume::<P>::next_done(volume),
+        }
+    }
+
+    fn finish(&mut self, done: Done, memory: &P) -> Result<(), VolumeError> {
+        match &mut self.backing {
+            Backing::Ram(_) => Ok(()),
+            Backing::Disk(volume) => volume.finish(done, memory),
+        }
+    }
+
+    fn cancel(&mut self) {
+        match &mut self.backing {
+            Backing::Ram(_) => {}
+            Backing::Disk(volume) => Volume::<P>::cancel(volume),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::future::Future;
+    use core::pin::pin;
+    use core::task::{Context, Poll, Waker};
     use std::vec;
 
     fn registry() -> Registry {
         let allocate = |bytes: u64| -> Option<Box<dyn Storage>> {
             (bytes <= 4096).then(|| Box::new(vec![0_u8; bytes.try_into().unwrap()]) as Box<dyn Storage>)
         };
-        Registry::new(Some(Box::new(vec![7_u8; 1300])), Box::new(allocate))
+        Registry::new(Some(Box::new(vec![7_u8; 1300])), Vec::new(), Box::new(allocate))
+    }
+
+    impl Registry {
+        /// Opens what needs no disk.
+        fn open_now(&self, spec: &VolumeSpec, access: Access) -> Result<OpenVolume, OpenError> {
+            let mut opening = pin!(self.open(spec, access));
+            match opening.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(opened) => opened,
+                Poll::Pending => panic!("it waits for a disk"),
+            }
+        }
     }
 
     fn geometry(volume: &OpenVolume) -> Geometry {
@@ -156,23 +271,24 @@ mod tests {
 
     #[test]
     fn initrd_tail_is_cut_to_whole_sectors() {
-        let volume = registry().open(&VolumeSpec::Initrd, Access::ReadOnly).unwrap();
-        assert_eq!(geometry(&volume), Geometry { sectors: 2, block_bytes: 512, read_only: true });
+        let volume = registry().open_now(&VolumeSpec::Initrd, Access::ReadOnly).unwrap();
+        let geometry = geometry(&volume);
+        assert_eq!((geometry.sectors, geometry.block_bytes, geometry.read_only), (2, 512, true));
     }
 
     #[test]
     fn readers_share() {
         let registry = registry();
-        let _first = registry.open(&VolumeSpec::Initrd, Access::ReadOnly).unwrap();
-        assert!(registry.open(&VolumeSpec::Initrd, Access::ReadOnly).is_ok());
+        let _first = registry.open_now(&VolumeSpec::Initrd, Access::ReadOnly).unwrap();
+        assert!(registry.open_now(&VolumeSpec::Initrd, Access::ReadOnly).is_ok());
     }
 
     #[test]
     fn a_writer_is_alone() {
         let registry = registry();
-        let _writer = registry.open(&VolumeSpec::Initrd, Access::ReadWrite).unwrap();
+        let _writer = registry.open_now(&VolumeSpec::Initrd, Access::ReadWrite).unwrap();
         assert_eq!(
-            registry.open(&VolumeSpec::Initrd, Access::ReadOnly).unwrap_err(),
+            registry.open_now(&VolumeSpec::Initrd, Access::ReadOnly).unwrap_err(),
             OpenError::BeingWritten
         );
     }
@@ -180,33 +296,39 @@ mod tests {
     #[test]
     fn a_reader_keeps_writers_out() {
         let registry = registry();
-        let _reader = registry.open(&VolumeSpec::Initrd, Access::ReadOnly).unwrap();
-        assert_eq!(registry.open(&VolumeSpec::Initrd, Access::ReadWrite).unwrap_err(), OpenError::BeingRead);
+        let _reader = registry.open_now(&VolumeSpec::Initrd, Access::ReadOnly).unwrap();
+        assert_eq!(
+            registry.open_now(&VolumeSpec::Initrd, Access::ReadWrite).unwrap_err(),
+            OpenError::BeingRead
+        );
     }
 
     #[test]
     fn closing_lets_the_next_one_write() {
         let registry = registry();
-        drop(registry.open(&VolumeSpec::Initrd, Access::ReadWrite).unwrap());
-        assert!(registry.open(&VolumeSpec::Initrd, Access::ReadWrite).is_ok());
+        drop(registry.open_now(&VolumeSpec::Initrd, Access::ReadWrite).unwrap());
+        assert!(registry.open_now(&VolumeSpec::Initrd, Access::ReadWrite).is_ok());
     }
 
     #[test]
     fn every_opening_of_ram_is_a_volume_of_its_own() {
         let registry = registry();
-        let _first = registry.open(&VolumeSpec::Ram { bytes: 1024 }, Access::ReadWrite).unwrap();
-        assert!(registry.open(&VolumeSpec::Ram { bytes: 1024 }, Access::ReadWrite).is_ok());
+        let _first = registry.open_now(&VolumeSpec::Ram { bytes: 1024 }, Access::ReadWrite).unwrap();
+        assert!(registry.open_now(&VolumeSpec::Ram { bytes: 1024 }, Access::ReadWrite).is_ok());
     }
 
     #[test]
     fn ram_that_is_not_there_is_refused() {
-        let refused = registry().open(&VolumeSpec::Ram { bytes: 8192 }, Access::ReadWrite).unwrap_err();
+        let refused = registry().open_now(&VolumeSpec::Ram { bytes: 8192 }, Access::ReadWrite).unwrap_err();
         assert_eq!(refused, OpenError::NoRam(8192));
     }
 
     #[test]
     fn a_missing_initrd_is_refused() {
-        let registry = Registry::new(None, Box::new(|_| None));
-        assert_eq!(registry.open(&VolumeSpec::Initrd, Access::ReadOnly).unwrap_err(), OpenError::NoInitrd);
+        let registry = Registry::new(None, Vec::new(), Box::new(|_| None));
+        assert_eq!(
+            registry.open_now(&VolumeSpec::Initrd, Access::ReadOnly).unwrap_err(),
+            OpenError::NoInitrd
+        );
     }
 }

@@ -126,7 +126,7 @@ impl Guest {
 
     /// What the kernel does after a write that has an effect.
     pub fn work(&mut self) {
-        while self.device.process() != (Progress { requests: 0, more: false }) {}
+        while self.device.process() != (Progress { requests: 0, more: false, ..Progress::default() }) {}
     }
 
     pub fn poke_u16(&self, address: u64, value: u16) {

@@ -1,9 +1,12 @@
 //! A disk that tests can look into and break, independent of the crate's own volumes.
 
-use drivers::block::{Geometry, Operation, Volume, VolumeError};
+use drivers::block::{Begun, Geometry, Operation, Tag, Volume, VolumeError};
 use drivers::guest::PinnedMemory;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+
+/// Most bytes that it takes at a time.
+pub const TRANSFER_BYTES: u32 = 256 << 10;
 
 /// Clones are handles of the same disk.
 #[derive(Clone)]
@@ -48,11 +51,24 @@ fn place(sector: u64) -> usize {
 impl<P: PinnedMemory> Volume<P> for ModelDisk {
     fn geometry(&self) -> Geometry {
         let sectors = self.bytes.borrow().len() as u64 / 512;
-        Geometry { sectors, block_bytes: 512, read_only: self.read_only }
+        Geometry {
+            sectors,
+            block_bytes: 512,
+            read_only: self.read_only,
+            transfer_bytes_max: TRANSFER_BYTES,
+            discard_sectors_max: 512,
+            write_zeroes_sectors_max: 512,
+        }
     }
 
+    fn begin(&mut self, _tag: Tag, operation: Operation, memory: &P) -> Begun {
+        Begun::Done(self.execute(operation, memory))
+    }
+}
+
+impl ModelDisk {
     /// Panics when asked for what a device model must not ask for.
-    fn execute(&mut self, operation: Operation, memory: &P) -> Result<(), VolumeError> {
+    fn execute(&self, operation: Operation, memory: &impl PinnedMemory) -> Result<(), VolumeError> {
         self.asked.borrow_mut().push(operation);
         if self.broken.get() {
             return Err(VolumeError::OutOfRange);

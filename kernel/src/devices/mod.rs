@@ -2,30 +2,37 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | [`disk`] | disks |
 //! | [`transport`] | virtio transports that were passed through to us |
 //!
-//! An interrupt means "look at that device", and so does the end of a device's time; the device finds out by itself what
-//! there is to do. A device need not be looked at for each of its interrupts: one that was looked at anyway while the
-//! loop was busy has nothing to do then.
+//! At each turn the loop polls the devices, lets the guests work, and kicks the devices, once for all that the guests
+//! have begun. Interrupts only end a sleep: what there is to do is found by polling.
 
+pub mod disk;
 pub mod transport;
 
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 
 use crate::arch::gic::{Gic, GicError, Interrupt};
-use crate::arch::timer::{now_ns, set_alarm_ns};
+use crate::arch::timer::set_alarm_ns;
 
-/// A device that is looked at when it asks for it.
+/// A device that the loop drives.
 pub trait Device {
-    /// Its interrupt came, or the time that it named: deals with what there is. Called with no work of guests under
-    /// way, from the loop.
-    fn look(&self);
+    /// Its interrupt came.
+    fn interrupt(&self);
 
-    /// By when it is to be looked at even without an interrupt, in the clock of [`now_ns`].
-    fn deadline_ns(&self) -> Option<u64> {
-        None
-    }
+    /// Takes what it has done, and gives up what it should have. Returns whether there was anything.
+    fn poll(&self, now_ns: u64) -> bool;
+
+    /// Tells it what was begun since the last call.
+    fn kick(&self);
+
+    /// Makes it interrupt us for what it does from now on. Returns whether it has done something already.
+    fn settle(&self) -> bool;
+
+    /// By when it is to be polled even without an interrupt, in the clock of [`crate::arch::timer::now_ns`].
+    fn deadline_ns(&self) -> Option<u64>;
 }
 
 /// The devices, the interrupt controller, and the alarm.
@@ -56,35 +63,33 @@ impl Devices {
         Ok(())
     }
 
-    /// Takes all interrupts that are pending, and looks at their devices. Returns whether there were any.
-    pub fn take_interrupts(&mut self) -> bool {
-        let mut taken = false;
+    /// Takes all interrupts that are pending.
+    pub fn take_interrupts(&mut self) {
         while let Some(interrupt) = self.gic.take() {
-            taken = true;
             if interrupt == self.alarm {
                 // It would be pending again at once.
                 set_alarm_ns(None);
-                self.look_at_late_ones();
-            } else {
-                let concerned = self.devices.iter().filter(|(of, _)| *of == interrupt);
-                concerned.for_each(|(_, device)| device.look());
             }
+            let concerned = self.devices.iter().filter(|(of, _)| *of == interrupt);
+            concerned.for_each(|(_, device)| device.interrupt());
             self.gic.end(interrupt);
         }
-        taken
     }
 
-    fn look_at_late_ones(&self) {
-        let now_ns = now_ns();
-        for (_, device) in &self.devices {
-            if device.deadline_ns().is_some_and(|deadline_ns| deadline_ns <= now_ns) {
-                device.look();
-            }
-        }
+    /// Takes what the devices have done. Returns whether there was anything.
+    pub fn poll(&self, now_ns: u64) -> bool {
+        self.devices.iter().fold(false, |done, (_, device)| device.poll(now_ns) | done)
     }
 
-    /// Sets the alarm to the first deadline of a device, or to none: to be called before each sleep.
-    pub fn set_alarm(&self) {
+    /// Tells the devices what was begun since the last call.
+    pub fn kick(&self) {
+        self.devices.iter().for_each(|(_, device)| device.kick());
+    }
+
+    /// Makes all interrupt us, and sets the alarm to the first deadline, before a sleep. Returns whether there is
+    /// something to do instead.
+    pub fn settle(&self) -> bool {
         set_alarm_ns(self.devices.iter().filter_map(|(_, device)| device.deadline_ns()).min());
+        self.devices.iter().fold(false, |done, (_, device)| device.settle() | done)
     }
 }

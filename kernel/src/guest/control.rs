@@ -204,7 +204,11 @@ impl Control {
             None => self.describe(disk).await?,
         };
         let told = self.get(disk, "error").await?;
-        match described.and_then(|description| self.attach(disk, &description)) {
+        let attached = match described {
+            Ok(description) => self.attach(disk, &description).await,
+            Err(reason) => Err(reason),
+        };
+        match attached {
             Ok(()) => {
                 if told.is_some() {
                     self.remove(&disk.node("error")).await?;
@@ -283,7 +287,7 @@ impl Control {
         Ok(Ok(Description { target, name, access, base, irq, grants: grants != "0" }))
     }
 
-    fn attach(&self, disk: Backend, description: &Description) -> Result<(), String> {
+    async fn attach(&self, disk: Backend, description: &Description) -> Result<(), String> {
         if description.grants {
             return Err(
                 "grant_usage=1 is not supported yet: give grant_usage=0 in the disk's line".to_string()
@@ -300,7 +304,7 @@ impl Control {
         let target = &description.target;
         let refusal = |reason: &dyn Display| format!("target '{target}': {reason}");
         let spec = VolumeSpec::parse(target).map_err(|error| refusal(&error))?;
-        let volume = self.volumes.open(&spec, description.access).map_err(|error| refusal(&error))?;
+        let volume = self.volumes.open(&spec, description.access).await.map_err(|error| refusal(&error))?;
         let name = format!("{}/{}", disk.guest, description.name);
 
         let mut guests = self.guests.borrow_mut();

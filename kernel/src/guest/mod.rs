@@ -43,11 +43,20 @@ pub type GuestDevice = MmioDevice<BlockDevice<ForeignPinned>, ForeignMemory, Gue
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceId(pub u32);
 
+/// What is left to do when the queues were looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rest {
+    /// There is work now.
+    pub busy: bool,
+    /// There is work, or requests are under way and will be done some time.
+    pub active: bool,
+}
+
 struct Attached {
     id: DeviceId,
     base: u64,
     device: GuestDevice,
-    /// The guest kicked, and we look at its queues by ourselves since then: it need not kick again.
+    /// The guest kicked, or requests of its are under way: we look at its queues by ourselves.
     active: bool,
 }
 
@@ -178,13 +187,17 @@ impl Guest {
         done
     }
 
-    /// Asks the guest to kick again where there is nothing to do any more. Returns whether a device is still active.
-    pub fn settle(&mut self) -> bool {
+    /// Asks the guest to kick again where there is nothing to do any more.
+    pub fn settle(&mut self) -> Rest {
+        let mut rest = Rest::default();
         for attached in self.devices.iter_mut().filter(|attached| attached.active) {
             let progress = attached.device.process();
-            attached.active = progress.requests > 0 || progress.more;
+            let busy = progress.requests > 0 || progress.more;
+            attached.active = busy || progress.under_way;
+            rest.busy |= busy;
+            rest.active |= attached.active;
         }
-        self.devices.iter().any(|attached| attached.active)
+        rest
     }
 }
 

@@ -4,7 +4,7 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 
-use super::Guest;
+use super::{Guest, Rest};
 use crate::mm::foreign::Pager;
 use crate::mm::physmap::SinglePages;
 use crate::xen::DomainId;
@@ -150,12 +150,18 @@ impl GuestTable {
         self.active && self.guests.iter_mut().flatten().fold(false, |done, guest| guest.work() | done)
     }
 
-    /// Lets active devices rest until their guests kick again. Returns whether all of them do now.
+    /// Lets active devices rest until their guests kick again, or something below them is done. Returns whether there
+    /// is nothing to do now.
     pub fn settle(&mut self) -> bool {
+        let mut rest = Rest::default();
         if self.active {
-            self.active =
-                self.guests.iter_mut().flatten().fold(false, |active, guest| guest.settle() | active);
+            for guest in self.guests.iter_mut().flatten() {
+                let of_guest = guest.settle();
+                rest.busy |= of_guest.busy;
+                rest.active |= of_guest.active;
+            }
+            self.active = rest.active;
         }
-        !self.active
+        !rest.busy
     }
 }

@@ -33,9 +33,6 @@ const MAX_SEGMENT_BYTES: u32 = 64 << 10;
 pub const MAX_DATA_BYTES: u32 = MAX_DATA_SEGMENTS * MAX_SEGMENT_BYTES;
 /// Most ranges in one discard or write-zeroes request.
 pub const MAX_RANGES: u32 = 4;
-/// Most sectors in one such range, 256 KiB: a batch of such requests must not keep the loop for long, and their
-/// ranges do not count among its bytes.
-pub const MAX_RANGE_SECTORS: u32 = 512;
 /// The unit in which guest memory is mapped, and so in which it is cheapest to transfer.
 const PAGE_BYTES: u32 = 4096;
 
@@ -44,15 +41,15 @@ const PAGE_BYTES: u32 = 4096;
 #[repr(C)]
 pub struct Config {
     /// 0x00: size in sectors
-    capacity: U64,
+    pub(crate) capacity: U64,
     /// 0x08: most bytes in a buffer
-    size_max: U32,
+    pub(crate) size_max: U32,
     /// 0x0c: most data buffers in a request
-    seg_max: U32,
+    pub(crate) seg_max: U32,
     /// 0x10: cylinders, heads, sectors: no such geometry
     chs: U32,
     /// 0x14: logical block size in bytes
-    blk_size: U32,
+    pub(crate) blk_size: U32,
     /// 0x18: log2 of logical blocks in a physical one
     physical_block_exp: u8,
     /// 0x19: offset of the first aligned logical block
@@ -67,13 +64,13 @@ pub struct Config {
     /// 0x22: number of queues, without VIRTIO_BLK_F_MQ
     num_queues: U16,
     /// 0x24: most sectors in a range of a discard
-    max_discard_sectors: U32,
+    pub(crate) max_discard_sectors: U32,
     /// 0x28: most ranges in it
     max_discard_seg: U32,
     /// 0x2c: sectors on which ranges are best aligned
     discard_sector_alignment: U32,
     /// 0x30: most sectors in a range of a write-zeroes
-    max_write_zeroes_sectors: U32,
+    pub(crate) max_write_zeroes_sectors: U32,
     /// 0x34: most ranges in it
     max_write_zeroes_seg: U32,
     /// 0x38: it may deallocate
@@ -96,10 +93,10 @@ impl Config {
             blk_size: U32::new(block_bytes),
             physical_block_exp: u8::try_from(blocks_per_page.ilog2()).unwrap_or(0),
             min_io_size: U16::new(u16::try_from(blocks_per_page).unwrap_or(1)),
-            max_discard_sectors: U32::new(MAX_RANGE_SECTORS),
+            max_discard_sectors: U32::new(geometry.discard_sectors_max),
             max_discard_seg: U32::new(MAX_RANGES),
             discard_sector_alignment: U32::new(sectors_in(block_bytes)),
-            max_write_zeroes_sectors: U32::new(MAX_RANGE_SECTORS),
+            max_write_zeroes_sectors: U32::new(geometry.write_zeroes_sectors_max),
             max_write_zeroes_seg: U32::new(MAX_RANGES),
             write_zeroes_may_unmap: 1,
             ..Self::default()
@@ -116,5 +113,8 @@ fn sectors_in(block_bytes: u32) -> u32 {
 pub fn features(geometry: Geometry) -> Features {
     let ring = Features::VERSION_1 | Features::INDIRECT_DESC | Features::EVENT_IDX;
     let always = ring | SIZE_MAX | SEG_MAX | BLK_SIZE | FLUSH | TOPOLOGY;
-    always | if geometry.read_only { RO } else { DISCARD | WRITE_ZEROES }
+    let if_any = |count, feature| if count > 0 { feature } else { Features::empty() };
+    let writing = if_any(geometry.discard_sectors_max, DISCARD)
+        | if_any(geometry.write_zeroes_sectors_max, WRITE_ZEROES);
+    always | if geometry.read_only { RO } else { writing }
 }

@@ -3,7 +3,7 @@
 //! A request's bytes, however the driver splits them over buffers: a header of 16 bytes, the data that the device
 //! reads, the data that it writes, and, last, one byte for the status.
 
-use super::config::{MAX_DATA_BYTES, MAX_RANGE_SECTORS, MAX_RANGES};
+use super::config::{MAX_DATA_BYTES, MAX_RANGES};
 use crate::block::{Geometry, SECTOR_BYTES};
 use zerocopy::FromBytes;
 use zerocopy::little_endian::{U32, U64};
@@ -15,12 +15,12 @@ pub const RANGE_BYTES: u32 = 16;
 /// Bytes that VIRTIO_BLK_T_GET_ID writes.
 pub const ID_BYTES: u32 = 20;
 
-const T_IN: u32 = 0;
-const T_OUT: u32 = 1;
-const T_FLUSH: u32 = 4;
+pub(crate) const T_IN: u32 = 0;
+pub(crate) const T_OUT: u32 = 1;
+pub(crate) const T_FLUSH: u32 = 4;
 const T_GET_ID: u32 = 8;
-const T_DISCARD: u32 = 11;
-const T_WRITE_ZEROES: u32 = 13;
+pub(crate) const T_DISCARD: u32 = 11;
+pub(crate) const T_WRITE_ZEROES: u32 = 13;
 
 /// Flag of a range: a write-zeroes may deallocate it.
 const RANGE_UNMAP: u32 = 1;
@@ -38,7 +38,7 @@ pub enum Status {
 }
 
 /// The header as it lies in guest memory.
-#[derive(Clone, Copy, Debug, Default, zerocopy::FromBytes, zerocopy::IntoBytes)]
+#[derive(Clone, Copy, Debug, Default, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable)]
 #[repr(C)]
 pub struct Header {
     /// What to do.
@@ -143,7 +143,16 @@ pub enum RangeKind {
 }
 
 /// One range of a discard or write-zeroes request as it lies in guest memory (virtio 1.2, 5.2.6).
-#[derive(Clone, Copy, Debug, Default, zerocopy::FromBytes, zerocopy::Immutable, zerocopy::KnownLayout)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    zerocopy::FromBytes,
+    zerocopy::IntoBytes,
+    zerocopy::Immutable,
+    zerocopy::KnownLayout,
+)]
 #[repr(C)]
 pub struct RawRange {
     sector: U64,
@@ -151,10 +160,18 @@ pub struct RawRange {
     flags: U32,
 }
 
+impl RawRange {
+    /// A range as a driver writes it.
+    #[must_use]
+    pub fn new(sector: u64, sectors: u32) -> Self {
+        Self { sector: U64::new(sector), sectors: U32::new(sectors), ..Self::default() }
+    }
+}
+
 const _: () = assert!(size_of::<RawRange>() == RANGE_BYTES as usize);
 
 /// Sectors inside the volume.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SectorRange {
     /// First sector.
     pub sector: u64,
@@ -167,15 +184,17 @@ pub struct SectorRange {
 /// # Errors
 /// The status to answer with.
 pub fn parse_range(raw: RawRange, kind: RangeKind, geometry: Geometry) -> Result<SectorRange, Status> {
-    let allowed = match kind {
-        RangeKind::Discard => 0,
-        RangeKind::WriteZeroes => RANGE_UNMAP,
+    let (allowed, sectors_max) = match kind {
+        RangeKind::Discard => (0, geometry.discard_sectors_max),
+        RangeKind::WriteZeroes => (RANGE_UNMAP, geometry.write_zeroes_sectors_max),
     };
-    if raw.flags.get() & !allowed != 0 {
+    if raw.flags.get() & !allowed != 0 || sectors_max == 0 {
         return Err(Status::Unsupported);
     }
     let range = SectorRange { sector: raw.sector.get(), sectors: raw.sectors.get() };
-    if range.sectors > MAX_RANGE_SECTORS {
+    let blocks = u64::from(geometry.block_bytes) / SECTOR_BYTES;
+    let is_whole = (range.sector | u64::from(range.sectors)) & blocks.saturating_sub(1) == 0;
+    if range.sectors > sectors_max || !is_whole {
         return Err(Status::IoError);
     }
     check_inside(range.sector, range.sectors.into(), geometry)?;
@@ -194,7 +213,10 @@ fn check_writable(geometry: Geometry) -> Result<(), Status> {
 
 fn check_transfer(sector: u64, length: u32, geometry: Geometry) -> Result<(), Status> {
     let length = u64::from(length);
-    if !length.is_multiple_of(SECTOR_BYTES) || length > u64::from(MAX_DATA_BYTES) {
+    // Block sizes are powers of two.
+    let offset_in_block = u64::from(geometry.block_bytes).max(SECTOR_BYTES) - 1;
+    let is_whole = (sector.wrapping_mul(SECTOR_BYTES) | length) & offset_in_block == 0;
+    if !is_whole || length > u64::from(MAX_DATA_BYTES) {
         return Err(Status::IoError);
     }
     check_inside(sector, length / SECTOR_BYTES, geometry)
@@ -220,7 +242,14 @@ fn check_ranges(readable_data: u32) -> Result<u32, Status> {
 mod tests {
     use super::*;
 
-    const LARGE: Geometry = Geometry { sectors: 1 << 40, block_bytes: 512, read_only: false };
+    const LARGE: Geometry = Geometry {
+        sectors: 1 << 40,
+        block_bytes: 512,
+        read_only: false,
+        transfer_bytes_max: 1 << 16,
+        discard_sectors_max: 512,
+        write_zeroes_sectors_max: 512,
+    };
 
     fn header(kind: u32) -> Header {
         Header { kind: U32::new(kind), ..Header::default() }
@@ -239,11 +268,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_whole_blocks_is_refused() {
+        let large_blocks = Geometry { block_bytes: 4096, ..LARGE };
+        let at = |sector| Header { sector: U64::new(sector), ..header(T_IN) };
+        assert!(parse(at(8), 0, 4096, large_blocks).is_ok());
+        assert_eq!(parse(at(4), 0, 4096, large_blocks), Err(Status::IoError));
+        assert_eq!(parse(at(8), 0, 512, large_blocks), Err(Status::IoError));
+        assert_eq!(parse_range(range(4), RangeKind::Discard, large_blocks), Err(Status::IoError));
+    }
+
+    #[test]
     fn ranges_are_limited_to_what_configuration_allows() {
-        let most = SectorRange { sector: 0, sectors: MAX_RANGE_SECTORS };
-        assert_eq!(parse_range(range(MAX_RANGE_SECTORS), RangeKind::Discard, LARGE), Ok(most));
-        let more = range(MAX_RANGE_SECTORS + 1);
-        assert_eq!(parse_range(more, RangeKind::WriteZeroes, LARGE), Err(Status::IoError));
+        let most = SectorRange { sector: 0, sectors: 512 };
+        assert_eq!(parse_range(range(512), RangeKind::Discard, LARGE), Ok(most));
+        assert_eq!(parse_range(range(513), RangeKind::WriteZeroes, LARGE), Err(Status::IoError));
+        let without = Geometry { discard_sectors_max: 0, ..LARGE };
+        assert_eq!(parse_range(range(1), RangeKind::Discard, without), Err(Status::Unsupported));
     }
 
     #[test]

@@ -1,0 +1,146 @@
+//! What the block layer asks of a physical disk's driver: a [`Drive`].
+//!
+//! A drive has a fixed number of slots. A slot carries one command at a time, and owns a buffer that the device reads
+//! and writes by DMA and no guest ever sees. Whose command is in which slot is for [`crate::volume::disk`] to know.
+//!
+//! ```text
+//!   free ── (buffer filled) ── submit ──> at the device ── next_done ──> free, its buffer holds what was read
+//! ```
+//! Neighbours: [`crate::hardware::block`] is the driver of virtio disks, `fake` has one that fails on demand.
+
+use crate::block::Geometry;
+use core::ops::Range;
+
+/// What a drive is and can do. Constant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DriveFacts {
+    /// Size in sectors of [`crate::block::SECTOR_BYTES`].
+    pub sectors: u64,
+    /// Logical block size in bytes.
+    pub block_bytes: u32,
+    /// It refuses writes.
+    pub read_only: bool,
+    /// It has a cache that must be flushed; else what it has completed is durable.
+    pub has_cache: bool,
+    /// Most sectors in a discard, 0 for none.
+    pub discard_sectors_max: u32,
+    /// Most sectors in a write-zeroes, 0 for none.
+    pub write_zeroes_sectors_max: u32,
+    /// Commands that it takes at a time.
+    pub slots: u16,
+    /// Bytes of a slot's buffer, a multiple of the block size.
+    pub buffer_bytes: u32,
+}
+
+impl DriveFacts {
+    /// What a volume of `sectors` of this drive looks like.
+    #[must_use]
+    pub fn geometry(&self, sectors: Range<u64>, read_only: bool) -> Geometry {
+        Geometry {
+            sectors: sectors.end.saturating_sub(sectors.start),
+            block_bytes: self.block_bytes,
+            read_only,
+            transfer_bytes_max: self.buffer_bytes,
+            discard_sectors_max: self.discard_sectors_max,
+            write_zeroes_sectors_max: self.write_zeroes_sectors_max,
+        }
+    }
+}
+
+/// A command to a drive. Sectors lie inside the drive and are whole blocks; a transfer fits the slot's buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Sectors to the start of the buffer.
+    Read {
+        /// First sector.
+        sector: u64,
+        /// Bytes.
+        length: u32,
+    },
+    /// The start of the buffer to sectors.
+    Write {
+        /// First sector.
+        sector: u64,
+        /// Bytes.
+        length: u32,
+    },
+    /// All that was completed becomes durable.
+    Flush,
+    /// The content of these sectors is no longer needed.
+    Discard {
+        /// First sector.
+        sector: u64,
+        /// Number of sectors.
+        sectors: u32,
+    },
+    /// These sectors become zeroes.
+    WriteZeroes {
+        /// First sector.
+        sector: u64,
+        /// Number of sectors.
+        sectors: u32,
+    },
+}
+
+/// Why a drive did not carry out a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DriveError {
+    /// It answered with an error.
+    #[error("I/O error")]
+    Io,
+    /// It does not know the command.
+    #[error("the command is not supported")]
+    Unsupported,
+    /// It did not answer in time, to this command or to an earlier one.
+    #[error("no answer within the time limit")]
+    Silent,
+    /// It broke its own protocol, asks to be reset, or is gone: nothing more is sent to it.
+    #[error("the disk is out of order")]
+    Broken,
+    /// Ours: all slots are taken.
+    #[error("no free slot")]
+    Busy,
+}
+
+/// A command that a drive has finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// Its slot, free again.
+    pub slot: u16,
+    /// What came of it.
+    pub result: Result<(), DriveError>,
+}
+
+/// A physical disk.
+pub trait Drive {
+    /// Size and abilities.
+    fn facts(&self) -> DriveFacts;
+
+    /// The buffer of a slot; empty while the device may touch it.
+    fn buffer(&mut self, slot: u16) -> &mut [u8];
+
+    /// Hands the command to the device, which need not look at it before [`Self::kick`].
+    ///
+    /// # Errors
+    /// [`DriveError::Busy`] when the slot is taken or does not exist; [`DriveError::Broken`].
+    fn submit(&mut self, slot: u16, command: Command) -> Result<(), DriveError>;
+
+    /// Lets the device know of what was submitted since the last call.
+    fn kick(&mut self);
+
+    /// Takes the next command that the device has finished.
+    ///
+    /// # Errors
+    /// [`DriveError::Broken`]: whatever is at the device stays there for good.
+    fn next_finished(&mut self) -> Result<Option<Finished>, DriveError>;
+
+    /// Asks for an interrupt for what is finished from now on, or for none. Returns whether something is finished
+    /// already, for which there may be no interrupt.
+    fn want_interrupts(&mut self, wanted: bool) -> bool;
+
+    /// Takes note of an interrupt.
+    ///
+    /// # Errors
+    /// [`DriveError::Broken`] when the device says that it needs a reset.
+    fn acknowledge_interrupt(&mut self) -> Result<(), DriveError>;
+}

@@ -1,0 +1,445 @@
+//! A physical disk, shared by the volumes on it: whose command is in which slot, and until when it must be answered.
+//!
+//! ```text
+//!   free ── begin ──> at the device ── next_finished ──> free; or, if it holds what was read, done ── finish ──> free
+//!                       └ time is over, or cancel ──> abandoned ── next_finished ──> free
+//! ```
+//! An abandoned slot still belongs to the device: its buffer is not used again before the device has answered. While an
+//! abandoned command may still write to sectors of a volume, that volume begins nothing: what it begins later must not
+//! be overtaken.
+//!
+//! Each open volume may use an equal share of the slots, so that no guest can keep the others from the disk.
+//!
+//! Neighbours: [`super::disk_volume`] is a volume on it, [`super::disk_reader`] reads partition tables.
+
+use crate::block::{Begun, Done, SECTOR_BYTES, Tag, VolumeError};
+use crate::drive::{Command, Drive, DriveError, DriveFacts};
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::ops::Range;
+use core::task::Waker;
+use slab::Slab;
+
+/// In how much time a disk must answer a command. As long as Linux waits for a SCSI disk would be too long for xl; most
+/// disks answer in milliseconds, and one that repairs a sector in seconds.
+pub const TIME_LIMIT_NS: u64 = 20_000_000_000;
+
+/// What a disk did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Commands begun.
+    pub commands: u64,
+    /// Times that the device was told of new commands.
+    pub kicks: u64,
+    /// Interrupts taken.
+    pub interrupts: u64,
+    /// Commands answered with an error.
+    pub errors: u64,
+    /// Commands not answered in time.
+    pub silent: u64,
+}
+
+/// Whose commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientKey(usize);
+
+/// What one user of the disk has.
+struct Client {
+    /// The sectors that it may touch.
+    sectors: Range<u64>,
+    time_limit_ns: u64,
+    /// Slots that it holds.
+    held: usize,
+    /// Its commands that are done, in order.
+    done: VecDeque<Done>,
+}
+
+/// A slot that is taken.
+#[derive(Clone)]
+struct Taken {
+    holder: Holder,
+    tag: Tag,
+    command: Command,
+    deadline_ns: u64,
+}
+
+/// Who has a slot.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Holder {
+    /// The device, which works for a user.
+    Device(ClientKey),
+    /// The device, for nobody any more.
+    Abandoned {
+        /// Because it did not answer in time.
+        is_silent: bool,
+    },
+    /// A user, who has not yet taken what was read.
+    User(ClientKey),
+}
+
+/// A physical disk.
+pub struct Disk {
+    name: String,
+    drive: Box<dyn Drive>,
+    facts: DriveFacts,
+    slots: Vec<Option<Taken>>,
+    free: Vec<u16>,
+    clients: Slab<Client>,
+    /// Abandoned commands that may still write.
+    abandoned_writes: usize,
+    /// Commands that were not answered in time, and are not yet.
+    silent: usize,
+    is_broken: bool,
+    must_kick: bool,
+    interrupts_wanted: bool,
+    /// The time of the last [`Self::poll`].
+    now_ns: u64,
+    /// No command at the device has to be answered earlier.
+    next_deadline_ns: u64,
+    counters: Counters,
+    /// Woken when a command is done or a slot is free.
+    wakers: Vec<Waker>,
+}
+
+impl Disk {
+    /// A disk called `name` in the log, such as `blk0`.
+    #[must_use]
+    pub fn new(name: String, drive: Box<dyn Drive>) -> Self {
+        let facts = drive.facts();
+        Self {
+            name,
+            drive,
+            facts,
+            slots: alloc::vec![None; facts.slots.into()],
+            free: (0..facts.slots).rev().collect(),
+            clients: Slab::new(),
+            abandoned_writes: 0,
+            silent: 0,
+            is_broken: false,
+            must_kick: false,
+            interrupts_wanted: false,
+            now_ns: 0,
+            next_deadline_ns: u64::MAX,
+            counters: Counters::default(),
+            wakers: Vec::new(),
+        }
+    }
+
+    /// Its name in the log.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Size and abilities.
+    #[must_use]
+    pub fn facts(&self) -> DriveFacts {
+        self.facts
+    }
+
+    /// What it did so far.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Takes what the device has finished, and gives up what took too long. Returns whether there was anything.
+    pub fn poll(&mut self, now_ns: u64) -> bool {
+        self.now_ns = now_ns;
+        if core::mem::take(&mut self.interrupts_wanted) && !self.is_broken {
+            // As long as this is called, none is needed.
+            self.drive.want_interrupts(false);
+        }
+        let mut done = false;
+        while !self.is_broken {
+            match self.drive.next_finished() {
+                Ok(None) => break,
+                Ok(Some(finished)) => {
+                    self.finished(finished.slot, finished.result);
+                    done = true;
+                }
+                Err(_) => {
+                    self.break_down();
+                    done = true;
+                }
+            }
+        }
+        if now_ns >= self.next_deadline_ns {
+            done |= self.give_up_late(now_ns);
+        }
+        if done {
+            self.wakers.drain(..).for_each(Waker::wake);
+        }
+        done
+    }
+
+    /// Tells the device what was begun since the last call.
+    pub fn kick(&mut self) {
+        if core::mem::take(&mut self.must_kick) {
+            self.counters.kicks += 1;
+            self.drive.kick();
+        }
+    }
+
+    /// Asks for interrupts before a sleep. Returns whether there is something to do instead.
+    pub fn settle(&mut self) -> bool {
+        self.interrupts_wanted = true;
+        !self.is_broken && self.drive.want_interrupts(true)
+    }
+
+    /// Takes note of an interrupt.
+    pub fn interrupt(&mut self) {
+        self.counters.interrupts += 1;
+        if !self.is_broken && self.drive.acknowledge_interrupt().is_err() {
+            self.break_down();
+        }
+    }
+
+    /// When [`Self::poll`] must be called even if no interrupt comes.
+    #[must_use]
+    pub fn deadline_ns(&self) -> Option<u64> {
+        Some(self.next_deadline_ns).filter(|deadline| *deadline != u64::MAX)
+    }
+
+    /// A new user of `sectors`.
+    pub(super) fn open(&mut self, sectors: Range<u64>, time_limit_ns: u64) -> ClientKey {
+        let client = Client { sectors, time_limit_ns, held: 0, done: VecDeque::new() };
+        ClientKey(self.clients.insert(client))
+    }
+
+    /// A user is gone; what it has at the device is abandoned.
+    pub(super) fn close(&mut self, client: ClientKey) {
+        self.cancel(client);
+        self.clients.try_remove(client.0);
+    }
+
+    /// How many commands a user may begin now.
+    pub(super) fn room(&self, client: ClientKey) -> usize {
+        if self.is_broken || self.silent > 0 {
+            // Each fails at once: better than to wait for what may never come.
+            return usize::MAX;
+        }
+        let Some(user) = self.clients.get(client.0) else { return 0 };
+        if self.abandoned_writes > 0 && self.is_awaited(&user.sectors) {
+            return 0;
+        }
+        let share = (self.slots.len() / self.clients.len().max(1)).max(1);
+        share.saturating_sub(user.held).min(self.free.len())
+    }
+
+    /// Wakes `waker` when a command, whosever it is, is done next.
+    pub(super) fn wake_when_done(&mut self, waker: &Waker) {
+        if !self.wakers.iter().any(|known| known.will_wake(waker)) {
+            self.wakers.push(waker.clone());
+        }
+    }
+
+    /// Begins a command; `fill` puts what is to be written into the buffer.
+    pub(super) fn begin(
+        &mut self,
+        client: ClientKey,
+        tag: Tag,
+        command: Command,
+        fill: impl FnOnce(&mut [u8]) -> Result<(), VolumeError>,
+    ) -> Begun {
+        if self.is_broken {
+            return Begun::Done(Err(DriveError::Broken.into()));
+        }
+        if self.silent > 0 {
+            return Begun::Done(Err(DriveError::Silent.into()));
+        }
+        let (Some(user), Some(slot)) = (self.clients.get_mut(client.0), self.free.pop()) else {
+            return Begun::Done(Err(DriveError::Busy.into()));
+        };
+        let filled = match command {
+            Command::Write { length, .. } => match self.drive.buffer(slot).get_mut(..length as usize) {
+                Some(buffer) => fill(buffer),
+                None => Err(VolumeError::OutOfRange),
+            },
+            _ => Ok(()),
+        };
+        if let Err(error) = filled.and_then(|()| Ok(self.drive.submit(slot, command)?)) {
+            self.free.push(slot);
+            return Begun::Done(Err(error));
+        }
+        user.held += 1;
+        let deadline_ns = self.now_ns.saturating_add(user.time_limit_ns);
+        self.next_deadline_ns = self.next_deadline_ns.min(deadline_ns);
+        self.must_kick = true;
+        self.counters.commands += 1;
+        if let Some(place) = self.slots.get_mut(usize::from(slot)) {
+            *place = Some(Taken { holder: Holder::Device(client), tag, command, deadline_ns });
+        }
+        Begun::Pending
+    }
+
+    /// The next command of a user that is done.
+    pub(super) fn next_done(&mut self, client: ClientKey) -> Option<Done> {
+        self.clients.get_mut(client.0)?.done.pop_front()
+    }
+
+    /// Ends a command that is done; `take` gets what was read.
+    pub(super) fn finish(
+        &mut self,
+        done: Done,
+        take: impl FnOnce(&[u8]) -> Result<(), VolumeError>,
+    ) -> Result<(), VolumeError> {
+        let Some(slot) = done.outcome? else { return Ok(()) };
+        let result = match self.slots.get(usize::from(slot)) {
+            Some(Some(Taken { command: Command::Read { length, .. }, .. })) => {
+                take(self.drive.buffer(slot).get(..*length as usize).unwrap_or_default())
+            }
+            _ => Ok(()),
+        };
+        self.release(slot);
+        result
+    }
+
+    /// Abandons all that a user has begun.
+    pub(super) fn cancel(&mut self, client: ClientKey) {
+        for slot in 0..self.facts.slots {
+            match self.holder(slot) {
+                Some(Holder::Device(owner)) if owner == client => self.abandon(slot, false),
+                Some(Holder::User(owner)) if owner == client => self.release(slot),
+                _ => {}
+            }
+        }
+        if let Some(user) = self.clients.get_mut(client.0) {
+            user.done.clear();
+        }
+    }
+
+    fn taken(&mut self, slot: u16) -> Option<&mut Taken> {
+        self.slots.get_mut(usize::from(slot))?.as_mut()
+    }
+
+    fn holder(&self, slot: u16) -> Option<Holder> {
+        self.slots.get(usize::from(slot))?.as_ref().map(|taken| taken.holder)
+    }
+
+    /// Makes a slot free that the device is done with.
+    fn release(&mut self, slot: u16) {
+        let Some(taken) = self.slots.get_mut(usize::from(slot)).and_then(Option::take) else { return };
+        self.free.push(slot);
+        self.wakers.drain(..).for_each(Waker::wake);
+        match taken.holder {
+            Holder::Device(owner) | Holder::User(owner) => self.count_held(owner),
+            Holder::Abandoned { is_silent } => {
+                self.abandoned_writes -= usize::from(written(taken.command).is_some());
+                self.silent -= usize::from(is_silent);
+                if is_silent && self.silent == 0 {
+                    log::warn!("{}: it answers again", self.name);
+                }
+            }
+        }
+    }
+
+    /// Leaves a slot to the device.
+    fn abandon(&mut self, slot: u16, is_silent: bool) {
+        let Some(taken) = self.taken(slot) else { return };
+        let Holder::Device(owner) = taken.holder else { return };
+        taken.holder = Holder::Abandoned { is_silent };
+        let may_write = written(taken.command).is_some();
+        self.abandoned_writes += usize::from(may_write);
+        self.silent += usize::from(is_silent);
+        self.count_held(owner);
+    }
+
+    fn count_held(&mut self, owner: ClientKey) {
+        if let Some(user) = self.clients.get_mut(owner.0) {
+            user.held -= 1;
+        }
+    }
+
+    /// Tells a user that a command is done.
+    fn tell(&mut self, owner: ClientKey, tag: Tag, outcome: Result<Option<u16>, DriveError>) {
+        if let Some(user) = self.clients.get_mut(owner.0) {
+            user.done.push_back(Done { tag, outcome: outcome.map_err(VolumeError::from) });
+        }
+    }
+
+    /// The device has answered the command in `slot`.
+    fn finished(&mut self, slot: u16, result: Result<(), DriveError>) {
+        let Some(taken) = self.taken(slot) else { return };
+        let (tag, command) = (taken.tag, taken.command);
+        let Holder::Device(owner) = taken.holder else { return self.release(slot) };
+        if result.is_ok() && matches!(command, Command::Read { .. }) {
+            taken.holder = Holder::User(owner);
+            return self.tell(owner, tag, Ok(Some(slot)));
+        }
+        if let Err(error) = result {
+            self.counters.errors += 1;
+            log::debug!("{}: {command:?}: {error}", self.name);
+        }
+        self.release(slot);
+        self.tell(owner, tag, result.map(|()| None));
+    }
+
+    /// Fails the commands whose time is over. Their slots stay with the device.
+    fn give_up_late(&mut self, now_ns: u64) -> bool {
+        let was_silent = self.silent;
+        self.next_deadline_ns = u64::MAX;
+        for slot in 0..self.facts.slots {
+            let Some(taken) = self.taken(slot) else { continue };
+            let (tag, deadline_ns) = (taken.tag, taken.deadline_ns);
+            let Holder::Device(owner) = taken.holder else { continue };
+            if deadline_ns <= now_ns {
+                self.abandon(slot, true);
+                self.tell(owner, tag, Err(DriveError::Silent));
+            } else {
+                self.next_deadline_ns = self.next_deadline_ns.min(deadline_ns);
+            }
+        }
+        let late = self.silent - was_silent;
+        self.counters.silent += late as u64;
+        if late > 0 && was_silent == 0 {
+            log::error!("{}: no answer to {late} commands in time; all fail until it answers", self.name);
+        }
+        late > 0
+    }
+
+    /// Fails all commands, now and for good. Their slots stay with the device.
+    fn break_down(&mut self) {
+        if self.is_broken {
+            return;
+        }
+        self.is_broken = true;
+        self.next_deadline_ns = u64::MAX;
+        log::error!("{}: the disk is out of order; all its commands fail from now on", self.name);
+        for slot in 0..self.facts.slots {
+            let Some(taken) = self.taken(slot) else { continue };
+            let tag = taken.tag;
+            if let Holder::Device(owner) = taken.holder {
+                self.abandon(slot, false);
+                self.tell(owner, tag, Err(DriveError::Broken));
+            }
+        }
+        self.wakers.drain(..).for_each(Waker::wake);
+    }
+
+    /// Whether an abandoned command may still write to one of `sectors`.
+    fn is_awaited(&self, sectors: &Range<u64>) -> bool {
+        self.slots.iter().flatten().any(|taken| {
+            matches!(taken.holder, Holder::Abandoned { .. })
+                && written(taken.command)
+                    .is_some_and(|range| range.start < sectors.end && sectors.start < range.end)
+        })
+    }
+}
+
+/// The sectors that a command may change.
+fn written(command: Command) -> Option<Range<u64>> {
+    match command {
+        Command::Write { sector, length } => Some(sector..sector + u64::from(length) / SECTOR_BYTES),
+        Command::Discard { sector, sectors } | Command::WriteZeroes { sector, sectors } => {
+            Some(sector..sector + u64::from(sectors))
+        }
+        Command::Read { .. } | Command::Flush => None,
+    }
+}
+
+#[cfg(test)]
+#[path = "disk_tests.rs"]
+mod tests;

@@ -1,0 +1,82 @@
+//! Reads of a disk for ourselves, such as of its partition table: futures that wait for the device.
+
+use super::disk::{ClientKey, Disk};
+use super::gpt::ReadSectors;
+use crate::block::{Begun, SECTOR_BYTES, Tag, VolumeError};
+use crate::drive::Command;
+use alloc::rc::Rc;
+use alloc::string::String;
+use core::cell::RefCell;
+use core::future::poll_fn;
+use core::task::{Context, Poll};
+
+/// A guest waits for the answer, and xl for the guest: less than xl's 10 s.
+const TIME_LIMIT_NS: u64 = 5_000_000_000;
+
+/// The only command under way.
+const TAG: Tag = Tag(0);
+
+/// A reader of a whole disk.
+pub struct DiskReader {
+    name: String,
+    disk: Rc<RefCell<Disk>>,
+    client: ClientKey,
+}
+
+impl DiskReader {
+    /// A reader of `disk`.
+    #[must_use]
+    pub fn new(disk: &Rc<RefCell<Disk>>) -> Self {
+        let sectors = 0..disk.borrow().facts().sectors;
+        let client = disk.borrow_mut().open(sectors, TIME_LIMIT_NS);
+        Self { name: disk.borrow().name().into(), disk: disk.clone(), client }
+    }
+
+    fn begin(&self, context: &Context<'_>, command: Command) -> Poll<Result<(), VolumeError>> {
+        let mut disk = self.disk.borrow_mut();
+        if disk.room(self.client) == 0 {
+            disk.wake_when_done(context.waker());
+            return Poll::Pending;
+        }
+        match disk.begin(self.client, TAG, command, |_| Ok(())) {
+            Begun::Done(result) => Poll::Ready(result),
+            Begun::Pending => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn finish(&self, context: &Context<'_>, out: &mut [u8]) -> Poll<Result<(), VolumeError>> {
+        let mut disk = self.disk.borrow_mut();
+        let Some(done) = disk.next_done(self.client) else {
+            disk.wake_when_done(context.waker());
+            return Poll::Pending;
+        };
+        Poll::Ready(disk.finish(done, |bytes| {
+            out.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+            Ok(())
+        }))
+    }
+}
+
+impl Drop for DiskReader {
+    fn drop(&mut self) {
+        self.disk.borrow_mut().close(self.client);
+    }
+}
+
+impl ReadSectors for DiskReader {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn read(&self, sector: u64, out: &mut [u8]) -> Result<(), VolumeError> {
+        let most = self.disk.borrow().facts().buffer_bytes.max(1);
+        let mut sector = sector;
+        for part in out.chunks_mut(most as usize) {
+            let length = u32::try_from(part.len()).map_err(|_| VolumeError::OutOfRange)?;
+            poll_fn(|context| self.begin(context, Command::Read { sector, length })).await?;
+            poll_fn(|context| self.finish(context, part)).await?;
+            sector += u64::from(length) / SECTOR_BYTES;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,79 @@
+//! Physical disks: brought up, and driven by the loop.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use core::cell::RefCell;
+
+use drivers::block::SECTOR_BYTES;
+use drivers::hardware::block::VirtioDisk;
+use drivers::hardware::slots::BUFFER_BYTES;
+use drivers::volume::disk::Disk;
+use virtio_drivers::transport::{DeviceType, Transport};
+
+use super::transport::PhysicalDevice;
+use super::{Device, Devices};
+use crate::mm::hal::{self, KernelHal};
+
+/// A disk among the loop's devices.
+struct DiskDevice(Rc<RefCell<Disk>>);
+
+impl Device for DiskDevice {
+    fn interrupt(&self) {
+        self.0.borrow_mut().interrupt();
+    }
+
+    fn poll(&self, now_ns: u64) -> bool {
+        self.0.borrow_mut().poll(now_ns)
+    }
+
+    fn kick(&self) {
+        self.0.borrow_mut().kick();
+    }
+
+    fn settle(&self) -> bool {
+        self.0.borrow_mut().settle()
+    }
+
+    fn deadline_ns(&self) -> Option<u64> {
+        self.0.borrow().deadline_ns()
+    }
+}
+
+/// Brings up the disks among `physical` devices, with a line in the log for each: `blk0` is the first that works. What
+/// there is of memory for devices is divided among them equally.
+#[must_use]
+pub fn bring_up(physical: Vec<PhysicalDevice>, devices: &mut Devices) -> Vec<Rc<RefCell<Disk>>> {
+    let is_disk = |device: &PhysicalDevice| device.transport.device_type() == DeviceType::Block;
+    let mut left = physical.iter().filter(|device| is_disk(device)).count();
+    let mut disks = Vec::new();
+    for device in physical.into_iter().filter(is_disk) {
+        let name = format!("blk{}", disks.len());
+        let slots_max = hal::free_bytes() / BUFFER_BYTES / left.max(1);
+        left -= 1;
+        let drive = match VirtioDisk::<KernelHal, _>::new(device.transport, slots_max) {
+            Ok(drive) => drive,
+            Err(error) => {
+                log::error!("the disk with interrupt {} cannot be used: {error}", device.interrupt.0);
+                continue;
+            }
+        };
+        let disk = Disk::new(name, Box::new(drive));
+        let facts = disk.facts();
+        log::info!(
+            "{}: {} KiB in blocks of {}, {}, {} commands at a time",
+            disk.name(),
+            facts.sectors * SECTOR_BYTES >> 10,
+            facts.block_bytes,
+            if facts.read_only { "read-only" } else { "writable" },
+            facts.slots
+        );
+        let disk = Rc::new(RefCell::new(disk));
+        match devices.add(device.interrupt, Rc::new(DiskDevice(disk.clone()))) {
+            Ok(()) => disks.push(disk),
+            Err(error) => log::error!("{}: no interrupt: {error}", disk.borrow().name()),
+        }
+    }
+    disks
+}
