@@ -1,5 +1,5 @@
-# The main job: a driver domain serves the data image to a stock guest, which verifies it, writes to it and verifies it again; then
-# both go, and Xen has all its pages back. What is worth a table goes to $OUT/table.
+# The main job: a driver domain serves a partition of a physical disk to a stock guest, which verifies it, writes to it and verifies it
+# again; then both go, and Xen has all its pages back. What is worth a table goes to $OUT/table.
 
 row() {
     printf '%s\t%s\n' "$1" "$2" >>"$OUT/table"
@@ -14,11 +14,11 @@ timed() {
 }
 
 serve() {
-    start_driver_domain 'memory = 96' 'ramdisk = "/bed/data.img"'
+    start_driver_domain
 }
 
 guest() {
-    make_guest guest cloud "$1" "$(guest_disk initrd)"
+    make_guest guest cloud "$1" "$(guest_disk blk0:label=data)"
 }
 
 remove() {
@@ -44,7 +44,8 @@ sed -n 's/^volume: //p' "$CONSOLES/guest-guest.log" | tr -d '\r'
 grep -q "the job ended with status 0" "$CONSOLES/guest-guest.log" || fail "the guest's job: $(tail -5 "$CONSOLES/guest-guest.log")"
 timed "both domains gone after" remove
 
-row "served volume" "$(stat -L -c '%s' /bed/data.img | awk '{ print $1 / 1048576 " MiB, ext4" }')"
+row "served" "partition \"data\" of a physical disk, ext4"
+row "memory of the driver domain" "$(sed -n 's/^memory = //p' /tmp/driver-domain.cfg) MiB"
 tr -d '\r' <"$CONSOLES/guest-guest.log" | sed -n 's/^row: //p' | while IFS='|' read -r name value; do
     row "$name" "$value"
 done

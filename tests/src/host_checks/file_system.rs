@@ -1,9 +1,10 @@
 //! A file system in a partition of an image, by the host's own tools: nothing is mounted.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
 use crate::bed::partitions::Partition;
@@ -35,6 +36,15 @@ impl FileSystem {
     /// The content of the file `path`.
     pub fn read(&self, path: &str) -> Result<Vec<u8>> {
         self.debugfs(&format!("cat \"{path}\""))
+    }
+
+    /// Copies everything to `folder`.
+    pub fn extract(&self, folder: &Path) -> Result<()> {
+        if folder.exists() {
+            fs::remove_dir_all(folder)?;
+        }
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        self.debugfs(&format!("rdump / \"{}\"", folder.display())).map(|_| ())
     }
 
     fn debugfs(&self, request: &str) -> Result<Vec<u8>> {

@@ -2,6 +2,7 @@
 //! the driver domain. A test names its check in its head: `# host: NAME`.
 
 mod compare;
+mod data;
 mod debian;
 mod file_system;
 mod pattern;
@@ -13,6 +14,7 @@ use anyhow::{Context, Result};
 
 use crate::bed::{Lab, Outcome};
 use crate::setup::Parts;
+pub use data::check as data;
 
 /// What a check looks at.
 pub struct Evidence<'a> {
