@@ -24,6 +24,8 @@ const QUEUE: u16 = 0;
 const QUEUE_SIZE: usize = 128;
 /// A command takes at most so many: header, data, status.
 const DESCRIPTORS_PER_COMMAND: usize = 3;
+/// A disk that does not say has blocks of one sector.
+const LEAST_BLOCK_BYTES: u32 = 512;
 /// So many commands always fit.
 pub const SLOTS_MAX: usize = QUEUE_SIZE / DESCRIPTORS_PER_COMMAND;
 
@@ -108,15 +110,15 @@ fn read_facts<T: Transport>(transport: &T, features: Features) -> Result<DriveFa
     });
     let sectors = sectors.map_err(|_| SetUpError::Configuration("there is none"))?;
     let block_bytes = match read_if(config::BLK_SIZE, offset_of!(Config, blk_size)) {
-        0 => SECTOR_BYTES as u32,
+        0 => LEAST_BLOCK_BYTES,
         bytes => bytes,
     };
-    if !block_bytes.is_power_of_two() || !(SECTOR_BYTES as u32..=BUFFER_BYTES as u32).contains(&block_bytes) {
+    if !block_bytes.is_power_of_two() || !(LEAST_BLOCK_BYTES..=BUFFER_BYTES).contains(&block_bytes) {
         return Err(SetUpError::Configuration("its block size is no power of two from 512 to 64 KiB"));
     }
     let buffer_bytes = match read_if(config::SIZE_MAX, offset_of!(Config, size_max)) {
-        0 => BUFFER_BYTES as u32,
-        bytes => bytes.min(BUFFER_BYTES as u32) / block_bytes * block_bytes,
+        0 => BUFFER_BYTES,
+        bytes => bytes.min(BUFFER_BYTES) / block_bytes * block_bytes,
     };
     if buffer_bytes == 0 {
         return Err(SetUpError::Configuration("no block fits its largest buffer"));
@@ -171,11 +173,11 @@ fn with_buffers<R>(
     match (form.readable, form.writable) {
         (0, 0) => use_them(&[header], &mut [status]),
         (0, length) => {
-            let (data, _) = buffer.split_at_mut(length.min(BUFFER_BYTES));
+            let (data, _) = buffer.split_at_mut(length.min(BUFFER_BYTES as usize));
             use_them(&[header], &mut [data, status])
         }
         (length, _) => {
-            let (data, _) = buffer.split_at(length.min(BUFFER_BYTES));
+            let (data, _) = buffer.split_at(length.min(BUFFER_BYTES as usize));
             use_them(&[header, data], &mut [status])
         }
     }

@@ -17,8 +17,9 @@ use alloc::vec::Vec;
 use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr};
 
 /// Bytes of a slot's buffer: the largest transfer. Larger ones cost less a byte, but leave fewer slots.
-pub const BUFFER_BYTES: usize = 64 << 10;
+pub const BUFFER_BYTES: u32 = 64 << 10;
 
+const BUFFER: usize = BUFFER_BYTES as usize;
 const RECORD_BYTES: usize = 64;
 const STATUS_AT: usize = 32;
 
@@ -49,7 +50,7 @@ impl<H: Hal> Slots<H> {
     }
 
     fn exactly(count: usize) -> Option<Self> {
-        let pages = (count * (BUFFER_BYTES + RECORD_BYTES)).div_ceil(PAGE_SIZE);
+        let pages = (count * (BUFFER + RECORD_BYTES)).div_ceil(PAGE_SIZE);
         let (bus_address, start) = H::dma_alloc(pages, BufferDirection::Both);
         let slots = || {
             let at_device = alloc::vec![false; count];
@@ -101,8 +102,8 @@ impl<H: Hal> Slots<H> {
     /// # Safety
     /// The slot must exist, and nobody else may access it while the parts live.
     unsafe fn parts_of(&mut self, slot: usize) -> Parts<'_> {
-        let buffer = slot * BUFFER_BYTES;
-        let record = self.at_device.len() * BUFFER_BYTES + slot * RECORD_BYTES;
+        let buffer = slot * BUFFER;
+        let record = self.at_device.len() * BUFFER + slot * RECORD_BYTES;
         // SAFETY: all three lie inside the allocation and do not overlap each other or another slot's; the caller sees
         // to it that nobody else accesses them, and `self` is borrowed as long as they live.
         unsafe {
@@ -110,7 +111,7 @@ impl<H: Hal> Slots<H> {
                 |offset, length| core::slice::from_raw_parts_mut(self.start.add(offset).as_ptr(), length);
             Parts {
                 header: part(record, crate::virtio::blk::request::HEADER_BYTES as usize),
-                buffer: part(buffer, BUFFER_BYTES),
+                buffer: part(buffer, BUFFER),
                 status: part(record + STATUS_AT, 1),
             }
         }

@@ -280,13 +280,13 @@ impl Disk {
         self.clients.get_mut(client.0)?.done.pop_front()
     }
 
-    /// Ends a command that is done; `take` gets what was read.
+    /// Ends a command with this outcome ([`Done`]); `take` gets what was read.
     pub(super) fn finish(
         &mut self,
-        done: Done,
+        outcome: Result<Option<u16>, VolumeError>,
         take: impl FnOnce(&[u8]) -> Result<(), VolumeError>,
     ) -> Result<(), VolumeError> {
-        let Some(slot) = done.outcome? else { return Ok(()) };
+        let Some(slot) = outcome? else { return Ok(()) };
         let result = match self.slots.get(usize::from(slot)) {
             Some(Some(Taken { command: Command::Read { length, .. }, .. })) => {
                 take(self.drive.buffer(slot).get(..*length as usize).unwrap_or_default())

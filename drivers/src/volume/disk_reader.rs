@@ -50,7 +50,7 @@ impl DiskReader {
             disk.wake_when_done(context.waker());
             return Poll::Pending;
         };
-        Poll::Ready(disk.finish(done, |bytes| {
+        Poll::Ready(disk.finish(done.outcome, |bytes| {
             out.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
             Ok(())
         }))

@@ -56,7 +56,7 @@ fn a_slot_is_free_when_what_was_read_is_taken() {
     assert_eq!(disk.room(client), 0);
     let done = disk.next_done(client).unwrap();
     let mut first = 0;
-    let took = disk.finish(done, |bytes| {
+    let took = disk.finish(done.outcome, |bytes| {
         first = bytes[0];
         Ok(())
     });

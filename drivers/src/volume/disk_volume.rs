@@ -109,7 +109,7 @@ impl<P: PinnedMemory> Volume<P> for DiskVolume {
     fn finish(&mut self, done: Done, memory: &P) -> Result<(), VolumeError> {
         let read = self.offsets.iter().position(|(tag, _)| *tag == done.tag);
         let offset = read.map_or(0, |index| self.offsets.swap_remove(index).1);
-        self.disk.borrow_mut().finish(done, |bytes| Ok(memory.write(offset, bytes)?))
+        self.disk.borrow_mut().finish(done.outcome, |bytes| Ok(memory.write(offset, bytes)?))
     }
 
     fn cancel(&mut self) {

@@ -50,7 +50,7 @@ pub fn bring_up(physical: Vec<PhysicalDevice>, devices: &mut Devices) -> Vec<Rc<
     let mut disks = Vec::new();
     for device in physical.into_iter().filter(is_disk) {
         let name = format!("blk{}", disks.len());
-        let slots_max = hal::free_bytes() / BUFFER_BYTES / left.max(1);
+        let slots_max = hal::free_bytes() / BUFFER_BYTES as usize / left.max(1);
         left -= 1;
         let drive = match VirtioDisk::<KernelHal, _>::new(device.transport, slots_max) {
             Ok(drive) => drive,
@@ -64,7 +64,7 @@ pub fn bring_up(physical: Vec<PhysicalDevice>, devices: &mut Devices) -> Vec<Rc<
         log::info!(
             "{}: {} KiB in blocks of {}, {}, {} commands at a time",
             disk.name(),
-            facts.sectors * SECTOR_BYTES >> 10,
+            (facts.sectors * SECTOR_BYTES) >> 10,
             facts.block_bytes,
             if facts.read_only { "read-only" } else { "writable" },
             facts.slots

@@ -400,22 +400,22 @@ impl<P: PinnedMemory> Requests<P> {
     /// Writes the status of a request that is done, and says how many bytes were written from the start of its writable
     /// part on. Its memory is given back.
     fn answer(&mut self, pending: Pending<P>) -> Used {
-        let data_written = match pending.status {
+        let Pending { head, request, status, pinned, status_at, data_bytes, .. } = pending;
+        let data_written = match status {
             Status::Ok => {
-                self.counters.count(pending.request);
-                pending.request.bytes_told()
+                self.counters.count(request);
+                request.bytes_told()
             }
             _ => {
                 self.counters.errors += 1;
                 0
             }
         };
-        let written = pending.pinned.write(pending.status_at, &[pending.status as u8]);
-        let length = match written {
-            Ok(()) => data_written + u32::from(data_written == pending.data_bytes),
+        let length = match pinned.write(status_at, &[status as u8]) {
+            Ok(()) => data_written + u32::from(data_written == data_bytes),
             Err(_) => 0,
         };
-        Used { id: pending.head, length }
+        Used { id: head, length }
     }
 
     fn status(&mut self, result: Result<(), VolumeError>) -> Status {
