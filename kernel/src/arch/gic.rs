@@ -96,7 +96,7 @@ impl Gic {
         }
     }
 
-    /// Takes the next pending interrupt; [`Self::end`] must follow once its cause is dealt with.
+    /// Takes the next pending interrupt; [`Self::end`] must follow, or it never comes again.
     pub fn take(&mut self) -> Option<Interrupt> {
         let id = match self {
             Self::V2(gic) => gic.get_and_acknowledge_interrupt(GROUP_V2),
@@ -105,7 +105,7 @@ impl Gic {
         Some(Interrupt(id.into())).filter(|interrupt| interrupt.0 < SPECIAL_START)
     }
 
-    /// Says that `interrupt`, got by [`Self::take`], is dealt with.
+    /// Lets `interrupt`, got by [`Self::take`], come again.
     pub fn end(&mut self, interrupt: Interrupt) {
         let Ok(id) = IntId::try_from(interrupt.0) else { return };
         match self {

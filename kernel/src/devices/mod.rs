@@ -66,13 +66,15 @@ impl Devices {
     /// Takes all interrupts that are pending.
     pub fn take_interrupts(&mut self) {
         while let Some(interrupt) = self.gic.take() {
+            // Before the device is told: it may interrupt again from then on, and an edge at an interrupt that is still
+            // active waits in QEMU's GICv2 until something else happens. Where levels count, it comes once too often.
+            self.gic.end(interrupt);
             if interrupt == self.alarm {
                 // It would be pending again at once.
                 set_alarm_ns(None);
             }
             let concerned = self.devices.iter().filter(|(of, _)| *of == interrupt);
             concerned.for_each(|(_, device)| device.interrupt());
-            self.gic.end(interrupt);
         }
     }
 
