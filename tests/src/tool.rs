@@ -1,5 +1,6 @@
 //! Runs the programs of the host, so that a failure says which one, with what, and what it wrote.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
@@ -38,14 +39,18 @@ pub fn succeeds(command: &mut Command) -> Result<bool> {
 
 /// The path of `program`, when it is installed.
 pub fn find(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    // Programs of the system are not on every user's path.
-    let extra = ["/usr/sbin", "/sbin", "/usr/lib/apt"].map(PathBuf::from);
-    std::env::split_paths(&path).chain(extra).map(|folder| folder.join(program)).find(|file| file.is_file())
+    std::env::split_paths(&search_path()).map(|folder| folder.join(program)).find(|file| file.is_file())
+}
+
+/// Where programs are looked for: those of the system are not on every user's path.
+fn search_path() -> OsString {
+    let own = std::env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::join_paths(std::env::split_paths(&own).chain(system)).unwrap_or(own)
 }
 
 fn start(command: &mut Command) -> Result<Output> {
-    command.stdin(Stdio::null()).output().with_context(|| cannot_start(command))
+    command.env("PATH", search_path()).stdin(Stdio::null()).output().with_context(|| cannot_start(command))
 }
 
 fn cannot_start(command: &Command) -> String {

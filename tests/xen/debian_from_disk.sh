@@ -15,7 +15,7 @@ dpkg --install /root/hello.deb | cat
 # Every file of every package has the checksum that its package says: they are read through our disk.
 sync
 echo 3 >/proc/sys/vm/drop_caches
-wrong=$(dpkg --verify 2>&1)
+wrong=$(dpkg --verify 2>&1 || true)
 [ -z "$wrong" ] || { echo "guest: dpkg --verify: $wrong"; exit 1; }
 echo "guest: $(cat /var/lib/dpkg/info/*.md5sums | wc -l) files verified"
 mkdir /root/written
@@ -40,4 +40,5 @@ echo "systemd came up in $((SECONDS - start)) s"
 wait_guest_message debian "the job ended with status 0" 200 || fail "the guest's job"
 grep -q "debian login:" "$CONSOLES/guest-debian.log" || fail "there is no login prompt"
 wait_domain_gone debian 60 || fail "the guest does not power off"
-grep "^guest: " "$CONSOLES/guest-debian.log"
+# Perhaps behind the prompt.
+grep -o "guest: .*" "$CONSOLES/guest-debian.log"
