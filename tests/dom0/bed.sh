@@ -1,7 +1,7 @@
 # Functions for the scripts that run in Dom0; bash reads this file before the script.
 #
-# Whatever waits here is woken by what it waits for (a watch of xenstore, a change of a file): polling would take the one processor
-# from the domains that the script waits for.
+# Whatever waits for xenstore is woken by it, and whatever waits for a file rests between two looks: without that it would take the one
+# processor from the domains that the script waits for.
 
 CONSOLES=/var/log/xen/console
 
@@ -35,26 +35,17 @@ wait_node() {
 
 # wait_file_text FILE TEXT [LIMIT] [END]: waits until FILE, which need not exist yet, holds TEXT; false as soon as it holds END only.
 wait_file_text() {
-    local file=$1 text=$2 limit=${3:-30} end=$4 start=$SECONDS left watch found=1
-    exec {watch}< <(exec inotifyd - "${file%/*}:cn" 2>/dev/null)
-    local watcher=$!
+    local file=$1 text=$2 limit=${3:-30} end=$4 start=$SECONDS ended
+    # Nothing in Dom0 wakes us when a file changes.
     while :; do
         # The end is looked for first: what comes between the two looks is not missed.
         [ -n "$end" ] && grep -qF -- "$end" "$file" 2>/dev/null
-        local ended=$?
-        if grep -qF -- "$text" "$file" 2>/dev/null; then
-            found=0
-            break
-        fi
-        [ -n "$end" ] && [ "$ended" -eq 0 ] && break
-        left=$(seconds_left "$start" "$limit") || break
-        # Not longer than a second: the watch may have begun after the text came.
-        read -r -t 1 -u "$watch" _
-        while read -r -t 0.01 -u "$watch" _; do :; done
+        ended=$?
+        grep -qF -- "$text" "$file" 2>/dev/null && return 0
+        [ -n "$end" ] && [ "$ended" -eq 0 ] && return 1
+        seconds_left "$start" "$limit" >/dev/null || return 1
+        sleep 0.2
     done
-    kill "$watcher" 2>/dev/null
-    exec {watch}<&-
-    return "$found"
 }
 
 # wait_guest_message NAME TEXT [LIMIT]: waits until the console of guest NAME shows TEXT; false as soon as the guest has powered off

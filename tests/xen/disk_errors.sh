@@ -2,11 +2,13 @@
 # time: 240
 # disk: two-partitions
 # disk: empty 16M
+# disk: two-partitions
 # block-node: driver=blkdebug,node-name=disk0,image=image0,inject-error.0.event=none,inject-error.0.iotype=read,inject-error.0.sector=10051,inject-error.1.event=none,inject-error.1.iotype=write,inject-error.1.sector=18051
 # block-node: driver=blkdebug,node-name=disk1,image=image1,inject-error.0.event=none,inject-error.0.iotype=flush
+# block-node: driver=blkdebug,node-name=disk2,image=image2,inject-error.0.event=none,inject-error.0.iotype=read,inject-error.0.sector=1
 
 # The first partition begins at sector 2048: one bad sector, for reads, is in its block 1000, another one, for writes, in its block 2000.
-# The second disk fails at each flush.
+# The second disk fails at each flush; of the third one's partition table only the backup can be read.
 cat >unlucky <<'JOB'
 # expect held|failed WHAT COMMAND...: ends the job when COMMAND does not come to that; it fails with an I/O error or not at all.
 expect() {
@@ -51,19 +53,24 @@ done
 JOB
 cat >successor <<'JOB'
 set -e
-head -c 262144 /dev/urandom >/tmp/data
-dd if=/tmp/data of=/dev/vda bs=4096 count=64 seek=4096 conv=fsync 2>/dev/null
-dd if=/dev/vda of=/dev/null bs=4096 count=64 skip=4096 iflag=direct 2>/dev/null
+for disk in vda vdb; do
+    pattern write /dev/$disk 3 1048576
+    pattern verify /dev/$disk 3 1048576
+done
 JOB
+# two_disks TARGET TARGET: xvda and xvdb of one guest.
+two_disks() {
+    local first=$(guest_disk "$1") second=$(guest_disk "$2" xvdb)
+    echo "${first% ]}, ${second#disk = [ }"
+}
 
 start_driver_domain
-disks=$(guest_disk blk0:part=1)
 make_guest neighbour cloud neighbour "$(guest_disk blk0:part=2)" || fail "the neighbour could not be created"
 wait_guest_message neighbour "a round is verified" || fail "the neighbour's first round"
-make_guest unlucky cloud unlucky "${disks% ]}, $(guest_disk blk1 xvdb | sed 's/^disk = \[ //')" || fail "the guest with bad disks could not be created"
+make_guest unlucky cloud unlucky "$(two_disks blk0:part=1 blk1)" || fail "the guest with bad disks could not be created"
 wait_guest_message unlucky "the job ended with status 0" 120 || fail "the guest with bad disks: $(grep 'guest:' "$CONSOLES/guest-unlucky.log")"
 wait_domain_gone unlucky || fail "the guest with bad disks does not go away"
-make_guest successor cloud successor "$(guest_disk blk0:part=1)" || fail "a new guest on the bad disk could not be created"
+make_guest successor cloud successor "$(two_disks blk0:part=1 blk2:label=second)" || fail "a new guest on the bad disk could not be created"
 wait_guest_message successor "the job ended with status 0" || fail "the new guest's job"
 ! grep -q "the job ended" "$CONSOLES/guest-neighbour.log" || fail "the neighbour's job"
 rounds=$(grep -c "a round is verified" "$CONSOLES/guest-neighbour.log")
@@ -71,3 +78,4 @@ echo "the neighbour verified $rounds rounds"
 [ "$rounds" -gt 2 ] || fail "the neighbour stood still"
 lines=$(grep -c "request failed" "$CONSOLES/guest-driver-domain.log")
 [ "$lines" -eq 2 ] || fail "the driver domain tells of failed requests in $lines lines, and not in one for each of two disks"
+grep -q "blk2: its partition table is bad, its backup is used" "$CONSOLES/guest-driver-domain.log" || fail "the driver domain says nothing of a bad partition table"

@@ -50,9 +50,8 @@ pub fn log_writes(lab: &mut Lab) {
 }
 
 impl PowerCuts<'_> {
-    /// Cuts the power as often as asked, telling of each; whether all records survived.
+    /// Cuts the power as often as asked, telling of each; whether all records survived. It ends with the first cut that loses one.
     pub fn run(&self, parts: &Parts, workspace: &Path) -> Result<bool> {
-        let mut all_held = true;
         let mut kinds = [0, 0];
         for number in 1..=self.count {
             let moment = Moment::of(number);
@@ -77,13 +76,19 @@ impl PowerCuts<'_> {
             for report in &reports {
                 kinds[usize::from(matches!(report.record, Record::File { .. }))] += 1;
             }
-            all_held &= self.check(parts, &outcome, &reports)?;
+            if !self.check(parts, &outcome, &reports)? {
+                println!(
+                    "    the disk's log, for a closer look: {}",
+                    outcome.log.with_file_name(LOG).display()
+                );
+                return Ok(false);
+            }
         }
         println!("    in all {} records of bytes and {} files", kinds[0], kinds[1]);
         if kinds.contains(&0) {
             bail!("one of the guests reported nothing: cut later (power_cut/moment.rs)");
         }
-        Ok(all_held)
+        Ok(true)
     }
 
     /// Whether all `reports` hold on the disk that the power cut left; what does not is told.
@@ -102,7 +107,7 @@ impl PowerCuts<'_> {
         let lost = verdict::judge(fs::read(&image)?, &entries, reports, &volumes, &work)?;
         let flushes = entries.iter().filter(|entry| entry.action == log::Action::Flush).count();
         println!(
-            "    {} records were reported, {} lost; the disk saw {} requests, {flushes} of them flushes",
+            "    {} records were reported, {} complaints; the disk was flushed {flushes} times in {} requests",
             reports.len(),
             lost.len(),
             entries.len()
