@@ -130,6 +130,26 @@ guest_disk() {
     echo "disk = [ \"backend=driver-domain, vdev=${2:-xvda}, specification=virtio, backendtype=standalone, format=raw, access=rw, grant_usage=0, target=$1\" ]"
 }
 
+# refuses_disk TARGET SENTENCE: a guest with such a disk must not come to be, and SENTENCE must be told on the driver domain's console and in
+# xenstore.
+refuses_disk() {
+    local target=$1 sentence=$2 watch path error=
+    exec {watch}< <(exec xenstore-watch "/local/domain/$(xl domid driver-domain)/backend/virtio_disk")
+    make_guest refused cloud /dev/null "$(guest_disk "$target")" &
+    while [ -z "$error" ] && read -r -t 20 -u "$watch" path; do
+        case $path in
+        */error) error=$(xenstore-read "$path" 2>/dev/null) ;;
+        esac
+    done
+    exec {watch}<&-
+    wait $! && fail "a guest with the disk $target was created"
+    case $error in
+    *"$sentence"*) ;;
+    *) fail "xenstore says '$error' of $target" ;;
+    esac
+    grep -qF "refused: target '$target': $sentence" "$CONSOLES/guest-driver-domain.log" || fail "the console says nothing of $target"
+}
+
 # xen_free_pages: how many pages no domain has, exactly.
 xen_free_pages() {
     xen-facts free-pages
