@@ -17,7 +17,7 @@ use super::batch::Batch;
 use super::queue::{MAX_BATCH, Queue, QueueError};
 use super::{Device, Features, QueueIndex, Served};
 use crate::block::Volume;
-use crate::guest::{GuestMemory, PinnedMemory};
+use crate::guest::{GuestMemory, MemoryError, PinnedMemory};
 use crate::sys;
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -113,6 +113,11 @@ impl<P: PinnedMemory> BlockDevice<P> {
             {
                 batch.done.extend(answered);
             }
+            while batch.done.len() < MAX_BATCH
+                && let Some(answered) = requests.go_on_next()
+            {
+                batch.done.extend(answered);
+            }
             batch.done.extend(requests.go_on_cutting(memory));
         }
         let waiting = queue.waiting()?;
@@ -124,7 +129,12 @@ impl<P: PinnedMemory> BlockDevice<P> {
         let start_ns = sys::now_ns();
         let large_bytes = requests.whole_bytes_max();
         let mut broken = batch.fill(queue, memory, waiting.min(room), large_bytes).err();
+        let mut started = 0;
         for chain in &batch.chains {
+            // One that could not be pinned as a whole leaves no room for the others.
+            if requests.room() == 0 {
+                break;
+            }
             let regions = batch.regions.get(chain.regions.clone()).unwrap_or_default();
             match requests.start(chain, regions, memory) {
                 Ok(answered) => batch.done.extend(answered),
@@ -133,12 +143,19 @@ impl<P: PinnedMemory> BlockDevice<P> {
                     break;
                 }
             }
+            started += 1;
+        }
+        queue.put_back(u16::try_from(batch.chains.len() - started).unwrap_or(0));
+        // Our own requests hold pins, and will give them back.
+        let exhausted = broken == Some(QueueError::Memory(MemoryError::Exhausted)) && requests.under_way();
+        if exhausted {
+            broken = None;
         }
         queue.complete(&batch.done)?;
         let interrupt = queue.wants_interrupt()?;
         requests.counters.count_batch(sys::now_ns().saturating_sub(start_ns));
-        let waits = batch.chains.len() < usize::from(waiting);
-        let stalled = waits && requests.room() == 0;
+        let waits = started < usize::from(waiting);
+        let stalled = waits && (exhausted || requests.room() == 0);
         Ok(Served {
             requests: u32::try_from(batch.done.len()).unwrap_or(u32::MAX),
             interrupt,

@@ -280,6 +280,10 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
             }
             Step::To(status) => {
                 self.status = status;
+                if was_running && !status.is_running() {
+                    // What is under way would never be answered.
+                    self.device.reset();
+                }
                 if was_running || !status.is_running() {
                     return Effect::None;
                 }
@@ -361,8 +365,11 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
         let queue = self.queues.get_mut(self.queue_select as usize);
         let made = match (queue, value) {
             (Some(queue), 0) => {
-                queue.ready = None;
                 queue.pending = false;
+                if queue.ready.take().is_some() {
+                    // What is under way would never be answered.
+                    self.device.reset();
+                }
                 Ok(())
             }
             (Some(queue), 1) if may_start && queue.ready.is_none() => {

@@ -215,6 +215,11 @@ impl<P: PinnedMemory> Queue<P> {
         self.next_available = self.next_available.wrapping_add(count);
     }
 
+    /// Puts the last `count` heads back that [`Self::take`] took.
+    pub fn put_back(&mut self, count: u16) {
+        self.next_available = self.next_available.wrapping_sub(count);
+    }
+
     /// Copies descriptor `index` of the queue's own table.
     ///
     /// # Errors

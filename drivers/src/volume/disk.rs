@@ -62,7 +62,7 @@ struct Taken {
     holder: Holder,
     tag: Tag,
     command: Command,
-    deadline_ns: u64,
+    begun_ns: u64,
 }
 
 /// Who has a slot.
@@ -72,6 +72,8 @@ enum Holder {
     Device(ClientKey),
     /// The device, for nobody any more.
     Abandoned {
+        /// Who began it, and is still there: it counts as theirs, or resets would win more than a share of the slots.
+        of: Option<ClientKey>,
         /// Because it did not answer in time.
         is_silent: bool,
     },
@@ -213,6 +215,11 @@ impl Disk {
     pub(super) fn close(&mut self, client: ClientKey) {
         self.cancel(client);
         self.clients.try_remove(client.0);
+        for taken in self.slots.iter_mut().flatten() {
+            if let Holder::Abandoned { of, .. } = &mut taken.holder {
+                of.take_if(|of| *of == client);
+            }
+        }
     }
 
     /// How many commands a user may begin now.
@@ -270,7 +277,7 @@ impl Disk {
         self.must_kick = true;
         self.counters.commands += 1;
         if let Some(place) = self.slots.get_mut(usize::from(slot)) {
-            *place = Some(Taken { holder: Holder::Device(client), tag, command, deadline_ns });
+            *place = Some(Taken { holder: Holder::Device(client), tag, command, begun_ns: self.now_ns });
         }
         Begun::Pending
     }
@@ -326,7 +333,8 @@ impl Disk {
         self.wakers.drain(..).for_each(Waker::wake);
         match taken.holder {
             Holder::Device(owner) | Holder::User(owner) => self.count_held(owner),
-            Holder::Abandoned { is_silent } => {
+            Holder::Abandoned { of, is_silent } => {
+                of.into_iter().for_each(|owner| self.count_held(owner));
                 self.abandoned_writes -= usize::from(written(taken.command).is_some());
                 self.silent -= usize::from(is_silent);
                 if is_silent && self.silent == 0 {
@@ -340,11 +348,10 @@ impl Disk {
     fn abandon(&mut self, slot: u16, is_silent: bool) {
         let Some(taken) = self.taken(slot) else { return };
         let Holder::Device(owner) = taken.holder else { return };
-        taken.holder = Holder::Abandoned { is_silent };
+        taken.holder = Holder::Abandoned { of: Some(owner), is_silent };
         let may_write = written(taken.command).is_some();
         self.abandoned_writes += usize::from(may_write);
         self.silent += usize::from(is_silent);
-        self.count_held(owner);
     }
 
     fn count_held(&mut self, owner: ClientKey) {
@@ -377,18 +384,41 @@ impl Disk {
         self.tell(owner, tag, result.map(|()| None));
     }
 
-    /// Fails the commands whose time is over. Their slots stay with the device.
+    /// Fails the commands whose time is over. Their slots stay with the device, which is silent when it has not answered
+    /// within [`TIME_LIMIT_NS`], whoever still waits for the answer.
     fn give_up_late(&mut self, now_ns: u64) -> bool {
         let was_silent = self.silent;
+        let mut any = false;
         self.next_deadline_ns = u64::MAX;
         for slot in 0..self.facts.slots {
             let Some(taken) = self.taken(slot) else { continue };
-            let (tag, deadline_ns) = (taken.tag, taken.deadline_ns);
-            let Holder::Device(owner) = taken.holder else { continue };
-            if deadline_ns <= now_ns {
-                self.abandon(slot, true);
-                self.tell(owner, tag, Err(DriveError::Silent));
-            } else {
+            let (tag, begun_ns) = (taken.tag, taken.begun_ns);
+            let silent_ns = begun_ns.saturating_add(TIME_LIMIT_NS);
+            let is_silent = silent_ns <= now_ns;
+            let deadline_ns = match &mut taken.holder {
+                Holder::Device(owner) => {
+                    let owner = *owner;
+                    let limit_ns = self.clients.get(owner.0).map_or(TIME_LIMIT_NS, |user| user.time_limit_ns);
+                    let limit_ns = begun_ns.saturating_add(limit_ns);
+                    if limit_ns > now_ns {
+                        limit_ns
+                    } else {
+                        self.abandon(slot, is_silent);
+                        self.tell(owner, tag, Err(DriveError::Silent));
+                        any = true;
+                        silent_ns
+                    }
+                }
+                Holder::Abandoned { is_silent: known, .. } => {
+                    if is_silent && !core::mem::replace(known, true) {
+                        self.silent += 1;
+                        any = true;
+                    }
+                    silent_ns
+                }
+                Holder::User(_) => continue,
+            };
+            if deadline_ns > now_ns {
                 self.next_deadline_ns = self.next_deadline_ns.min(deadline_ns);
             }
         }
@@ -397,7 +427,7 @@ impl Disk {
         if late > 0 && was_silent == 0 {
             log::error!("{}: no answer to {late} commands in time; all fail until it answers", self.name);
         }
-        late > 0
+        any
     }
 
     /// Fails all commands, now and for good. Their slots stay with the device.

@@ -3,10 +3,10 @@
 use super::disk::{ClientKey, Disk};
 use super::gpt::ReadSectors;
 use crate::block::{Begun, SECTOR_BYTES, Tag, VolumeError};
-use crate::drive::Command;
+use crate::drive::{Command, DriveError};
 use alloc::rc::Rc;
 use alloc::string::String;
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::future::poll_fn;
 use core::task::{Context, Poll};
 
@@ -21,6 +21,8 @@ pub struct DiskReader {
     name: String,
     disk: Rc<RefCell<Disk>>,
     client: ClientKey,
+    /// An answer did not come in time: nobody waits for another one.
+    gave_up: Cell<bool>,
 }
 
 impl DiskReader {
@@ -29,10 +31,13 @@ impl DiskReader {
     pub fn new(disk: &Rc<RefCell<Disk>>) -> Self {
         let sectors = 0..disk.borrow().facts().sectors;
         let client = disk.borrow_mut().open(sectors, TIME_LIMIT_NS);
-        Self { name: disk.borrow().name().into(), disk: disk.clone(), client }
+        Self { name: disk.borrow().name().into(), disk: disk.clone(), client, gave_up: Cell::new(false) }
     }
 
     fn begin(&self, context: &Context<'_>, command: Command) -> Poll<Result<(), VolumeError>> {
+        if self.gave_up.get() {
+            return Poll::Ready(Err(DriveError::Silent.into()));
+        }
         let mut disk = self.disk.borrow_mut();
         if disk.room(self.client) == 0 {
             disk.wake_when_done(context.waker());
@@ -50,6 +55,7 @@ impl DiskReader {
             disk.wake_when_done(context.waker());
             return Poll::Pending;
         };
+        self.gave_up.set(done.outcome == Err(DriveError::Silent.into()));
         Poll::Ready(disk.finish(done.outcome, |bytes| {
             out.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
             Ok(())

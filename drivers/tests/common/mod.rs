@@ -2,9 +2,14 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 mod clock;
+pub mod disk_bed;
+pub mod gpt_image;
 pub mod model_disk;
+pub mod rogue_disk;
 pub mod virtio_guest;
+pub mod virtual_disk;
 
+use drivers::block::Volume;
 use drivers::fake::{FakeGuestMemory, FakeLine, FakePinned};
 use drivers::virtio::Features;
 use drivers::virtio::blk::BlockDevice;
@@ -64,12 +69,17 @@ pub struct Guest {
 impl Guest {
     /// A guest that has found the device and not touched it.
     pub fn cold(disk: &ModelDisk) -> Self {
+        Self { disk: disk.clone(), ..Self::over(Box::new(disk.clone())) }
+    }
+
+    /// Likewise, over any volume.
+    pub fn over(volume: Box<dyn Volume<FakePinned>>) -> Self {
         let memory = FakeGuestMemory::new(BASE, PAGES);
         let line = FakeLine::default();
-        let block = BlockDevice::new("dom3/xvda".into(), "model", Box::new(disk.clone()));
+        let block = BlockDevice::new("dom3/xvda".into(), "model", volume);
         let device = MmioDevice::new(block, memory.clone(), line.clone(), Features::empty());
         let features = Features::empty();
-        Self { device, memory, line, disk: disk.clone(), size: SIZE, next: 0, features }
+        Self { device, memory, line, disk: ModelDisk::new(0), size: SIZE, next: 0, features }
     }
 
     /// A guest whose driver is up, with all ring features.

@@ -13,6 +13,8 @@ pub const TRANSFER_BYTES: u32 = 256 << 10;
 pub struct ModelDisk {
     pub bytes: Rc<RefCell<Vec<u8>>>,
     pub read_only: bool,
+    pub block_bytes: u32,
+    pub discard_sectors_max: u32,
     pub broken: Rc<Cell<bool>>,
     /// What it was asked to do.
     pub asked: Rc<RefCell<Vec<Operation>>>,
@@ -25,6 +27,8 @@ impl ModelDisk {
         Self {
             bytes: Rc::new(RefCell::new(bytes)),
             read_only: false,
+            block_bytes: 512,
+            discard_sectors_max: 512,
             broken: Rc::default(),
             asked: Rc::default(),
         }
@@ -53,10 +57,10 @@ impl<P: PinnedMemory> Volume<P> for ModelDisk {
         let sectors = self.bytes.borrow().len() as u64 / 512;
         Geometry {
             sectors,
-            block_bytes: 512,
+            block_bytes: self.block_bytes,
             read_only: self.read_only,
             transfer_bytes_max: TRANSFER_BYTES,
-            discard_sectors_max: 512,
+            discard_sectors_max: self.discard_sectors_max,
             write_zeroes_sectors_max: 512,
         }
     }

@@ -6,7 +6,8 @@ use super::{
     INTERRUPT_STATUS, QUEUE_DESC, QUEUE_DEVICE, QUEUE_DRIVER, QUEUE_NOTIFY, QUEUE_NUM, QUEUE_NUM_MAX,
     QUEUE_READY, QUEUE_SEL, STATUS,
 };
-use drivers::fake::{FakeGuestMemory, FakeLine};
+use drivers::block::Volume;
+use drivers::fake::{FakeGuestMemory, FakeLine, FakePinned};
 use drivers::virtio::Features;
 use drivers::virtio::blk::BlockDevice;
 use drivers::virtio::mmio::{Effect, MmioDevice, Width};
@@ -217,6 +218,22 @@ impl Transport for Registers {
     }
 }
 
+/// The memory of this test's guest.
+pub fn host_memory() -> FakeGuestMemory {
+    RAM.with_borrow(|ram| ram.memory.clone())
+}
+
+/// The registers of a disk with this volume.
+pub fn registers_of(
+    volume: Box<dyn Volume<FakePinned>>,
+    memory: &FakeGuestMemory,
+    line: &FakeLine,
+) -> Registers {
+    let block = BlockDevice::new("dom3/xvda".into(), "model-disk", volume);
+    let device = MmioDevice::new(block, memory.clone(), line.clone(), Features::empty());
+    Registers { device: Rc::new(RefCell::new(device)), lazy: Rc::default() }
+}
+
 /// A guest with a block driver that is up.
 pub struct DrivenGuest {
     pub driver: VirtIOBlk<GuestHal, Registers>,
@@ -227,11 +244,13 @@ pub struct DrivenGuest {
 
 impl DrivenGuest {
     pub fn new(disk: &super::ModelDisk) -> Self {
-        let memory = RAM.with_borrow(|ram| ram.memory.clone());
+        Self::over(Box::new(disk.clone()))
+    }
+
+    pub fn over(volume: Box<dyn Volume<FakePinned>>) -> Self {
+        let memory = host_memory();
         let line = FakeLine::default();
-        let block = BlockDevice::new("dom3/xvda".into(), "model-disk", Box::new(disk.clone()));
-        let device = MmioDevice::new(block, memory.clone(), line.clone(), Features::empty());
-        let registers = Registers { device: Rc::new(RefCell::new(device)), lazy: Rc::default() };
+        let registers = registers_of(volume, &memory, &line);
         let driver = VirtIOBlk::new(registers.clone()).unwrap();
         Self { driver, registers, memory, line }
     }

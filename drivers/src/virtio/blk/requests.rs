@@ -20,6 +20,7 @@ use crate::virtio::chain::{Chain, MAX_SEGMENTS, slice};
 use crate::virtio::complaints::Complaints;
 use crate::virtio::queue::{QueueError, Used};
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 use slab::Slab;
@@ -42,6 +43,8 @@ pub struct Requests<P> {
     pending: Slab<Pending<P>>,
     /// These operations. Their keys are the tags.
     running: Slab<Running<P>>,
+    /// Requests whose next operation found no room.
+    waiting: VecDeque<usize>,
     /// The request of which not all pieces are begun.
     cut: Option<Cut>,
     /// Its buffers.
@@ -102,6 +105,7 @@ impl<P: PinnedMemory> Requests<P> {
             volume,
             pending: Slab::new(),
             running: Slab::new(),
+            waiting: VecDeque::new(),
             cut: None,
             cut_regions: Vec::with_capacity(MAX_SEGMENTS),
             piece: Vec::with_capacity(MAX_SEGMENTS),
@@ -110,7 +114,7 @@ impl<P: PinnedMemory> Requests<P> {
 
     /// How many requests more may be started now.
     pub fn room(&self) -> usize {
-        if self.cut.is_some() { 0 } else { self.volume.room() }
+        if self.cut.is_some() || !self.waiting.is_empty() { 0 } else { self.volume.room() }
     }
 
     /// The most bytes with which a request is pinned as a whole, header and status included.
@@ -127,6 +131,7 @@ impl<P: PinnedMemory> Requests<P> {
     pub fn cancel(&mut self) {
         self.volume.cancel();
         self.cut = None;
+        self.waiting.clear();
         self.running.clear();
         self.pending.clear();
     }
@@ -154,6 +159,10 @@ impl<P: PinnedMemory> Requests<P> {
         let whole = (chain.bytes() <= self.whole_bytes_max()).then(|| memory.pin(regions));
         let refused = match whole {
             Some(Ok(pinned)) => return Ok(self.start_whole(chain, blank(pinned, status_at))),
+            // In one piece, once our other requests have given their pins back.
+            Some(Err(MemoryError::Exhausted)) if self.under_way() => {
+                return Err(MemoryError::Exhausted.into());
+            }
             Some(Err(MemoryError::Exhausted)) | None => None,
             Some(Err(error)) => Some(error),
         };
@@ -287,6 +296,11 @@ impl<P: PinnedMemory> Requests<P> {
     /// tell the guest if there are no more.
     fn go_on(&mut self, mut pending: Pending<P>) -> Option<Used> {
         while let Some(operation) = self.operation(&pending).filter(|_| pending.status == Status::Ok) {
+            if self.volume.room() == 0 {
+                // Somebody else was quicker to take the slot of the operation before.
+                self.waiting.push_back(self.pending.insert(pending));
+                return None;
+            }
             pending.step += 1;
             let running = self.running.vacant_entry();
             match self.volume.begin(tag(running.key()), operation, &pending.pinned) {
@@ -300,6 +314,17 @@ impl<P: PinnedMemory> Requests<P> {
             }
         }
         Some(self.answer(pending))
+    }
+
+    /// Begins the next operation of a request that found no room before. Returns whether there was one and is room now,
+    /// and what to tell the guest if it is done by that.
+    pub fn go_on_next(&mut self) -> Option<Option<Used>> {
+        if self.volume.room() == 0 {
+            return None;
+        }
+        let key = self.waiting.pop_front()?;
+        let pending = self.pending.try_remove(key)?;
+        Some(self.go_on(pending))
     }
 
     /// Begins more pieces of the request that is cut up. Returns what to tell the guest if it is done by that.
@@ -325,7 +350,9 @@ impl<P: PinnedMemory> Requests<P> {
             slice(&self.cut_regions, cut.data + cut.done, bytes, &mut self.piece);
             let pinned = match memory.pin(&self.piece) {
                 Ok(pinned) => pinned,
-                Err(MemoryError::Exhausted) if cut.most > LEAST_PIECE_BYTES => {
+                Err(MemoryError::Exhausted)
+                    if cut.most > LEAST_PIECE_BYTES.max(self.geometry.block_bytes) =>
+                {
                     cut.most = (cut.most / 2).next_multiple_of(self.geometry.block_bytes);
                     continue;
                 }
