@@ -14,7 +14,8 @@ if [ ! -s /run/job/script.sh ]; then
     poweroff -f
 fi
 
-exec 3<>/dev/vport0p1
+# Whichever virtio device of Dom0's it is.
+exec 3<>"$(echo /dev/vport*p1)"
 printf '\1bed start\n' >&3
 setsid bash /run/job/script.sh </dev/null >&3 2>&1 3>&- &
 script=$!

@@ -4,6 +4,7 @@
 //! # promise: One sentence, which holds if the script ends with status 0.
 //! # time: 60                  seconds; the script fails when it takes longer
 //! # xen: release              the default is debug
+//! # clock: instructions       time is counted in instructions: limits hold however busy the host is
 //! # gic: 2                    the default is 3
 //! # memory: 8G                the default is 4G
 //! # passthrough: yes          the first eight virtio transports are not Dom0's
@@ -112,6 +113,7 @@ fn read(script: &Path) -> Result<BootTest> {
             "xen" if value == "debug" => {}
             "gic" => test.machine.gic = value.parse().context("`gic` is 2 or 3")?,
             "memory" => value.clone_into(&mut test.machine.memory),
+            "clock" if value == "instructions" => test.machine.deterministic = true,
             "passthrough" => test.machine.passthrough = value == "yes",
             "disk" => {
                 let transport = u32::try_from(test.machine.disks.len())?;

@@ -1,5 +1,6 @@
 # promise: A guest destroyed in the middle of its I/O is gone within 2 seconds, and a new guest works on the same volume.
 # time: 180
+# clock: instructions
 
 cat >writer <<'JOB'
 echo "guest: writing"
