@@ -51,7 +51,7 @@ pub enum Operation {
     },
     /// Everything completed before this is durable when this completes.
     Flush,
-    /// The content of these sectors is no longer needed; they read as zeroes afterwards.
+    /// The content of these sectors is no longer needed: what they read as afterwards is the volume's choice.
     Discard {
         /// First sector.
         sector: u64,

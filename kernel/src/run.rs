@@ -52,13 +52,14 @@ impl Loop {
         let waker = Waker::from(news.clone());
         let mut quiet_since_ns = None;
         loop {
+            let now_ns = now_ns();
+            // First: what is begun in this turn is begun now.
+            let done = self.devices.poll(now_ns);
             if news.take()
                 && let Some(reason) = self.poll_control(&waker)
             {
                 return reason;
             }
-            let now_ns = now_ns();
-            let done = self.devices.poll(now_ns);
             let worked = self.guests.borrow_mut().work();
             self.devices.kick();
             let served = self.events.any(self.highest_port());

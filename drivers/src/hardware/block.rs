@@ -13,6 +13,7 @@ use crate::virtio::Features;
 use crate::virtio::blk::config::{self, Config};
 use crate::virtio::blk::request::{self, Header, RawRange};
 use core::mem::offset_of;
+use core::sync::atomic::{Ordering, fence};
 use virtio_drivers::Hal;
 use virtio_drivers::queue::VirtQueue;
 use virtio_drivers::transport::{DeviceStatus, InterruptStatus, Transport};
@@ -217,6 +218,8 @@ impl<H: Hal, T: Transport> Drive for VirtioDisk<H, T> {
     }
 
     fn kick(&mut self) {
+        // The index before the question: the device says that it wants to be told, then looks at the index.
+        fence(Ordering::SeqCst);
         if !self.is_broken && self.queue.should_notify() {
             self.transport.notify(QUEUE);
         }
@@ -255,7 +258,7 @@ impl<H: Hal, T: Transport> Drive for VirtioDisk<H, T> {
     fn want_interrupts(&mut self, wanted: bool) -> bool {
         self.queue.set_dev_notify(wanted);
         // Our wish before the look: the device moves its index, then looks at our wish.
-        core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+        fence(Ordering::SeqCst);
         self.queue.can_pop()
     }
 

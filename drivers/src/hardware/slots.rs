@@ -8,7 +8,8 @@
 //! | 64 × n | header (16 bytes), 16 unused, status (1), unused: a cache line each, so that no line is shared by two slots |
 //!
 //! While a slot is at the device, the device reads and writes it at any time: then nothing here makes a reference to it
-//! but the driver's queue, which only takes its address.
+//! but the driver's queue, which only takes its address. A device that goes on to write after it has answered is trusted
+//! not to: without an IOMMU it could write anywhere.
 #![allow(unsafe_code)]
 
 use core::ptr::NonNull;

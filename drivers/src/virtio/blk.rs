@@ -121,7 +121,8 @@ impl<P: PinnedMemory> BlockDevice<P> {
             batch.done.extend(requests.go_on_cutting(memory));
         }
         let waiting = queue.waiting()?;
-        let room = u16::try_from(requests.room()).unwrap_or(u16::MAX);
+        // Not asked for nothing: who asks is in the row for a slot.
+        let room = if waiting == 0 { 0 } else { u16::try_from(requests.room()).unwrap_or(u16::MAX) };
         if batch.done.is_empty() && waiting.min(room) == 0 {
             let stalled = waiting > 0;
             return Ok(Served { stalled, under_way: stalled || requests.under_way(), ..Served::default() });

@@ -8,7 +8,8 @@
 //! abandoned command may still write to sectors of a volume, that volume begins nothing: what it begins later must not
 //! be overtaken.
 //!
-//! Each open volume may use an equal share of the slots, so that no guest can keep the others from the disk.
+//! Each open volume may use an equal share of the slots, so that no guest can keep the others from the disk; with more
+//! volumes than slots, they take turns.
 //!
 //! Neighbours: [`super::disk_volume`] is a volume on it, [`super::disk_reader`] reads partition tables.
 
@@ -18,6 +19,7 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::cell::Cell;
 use core::ops::Range;
 use core::task::Waker;
 use slab::Slab;
@@ -52,6 +54,10 @@ struct Client {
     time_limit_ns: u64,
     /// Slots that it holds.
     held: usize,
+    /// It asked for a slot when there were fewer slots than users, and has not begun anything since.
+    asks: Cell<bool>,
+    /// Number of its last command among all commands.
+    last_command: u64,
     /// Its commands that are done, in order.
     done: VecDeque<Done>,
 }
@@ -205,9 +211,21 @@ impl Disk {
         Some(self.next_deadline_ns).filter(|deadline| *deadline != u64::MAX)
     }
 
+    /// The time of the last [`Self::poll`].
+    pub(super) fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+
     /// A new user of `sectors`.
     pub(super) fn open(&mut self, sectors: Range<u64>, time_limit_ns: u64) -> ClientKey {
-        let client = Client { sectors, time_limit_ns, held: 0, done: VecDeque::new() };
+        let client = Client {
+            sectors,
+            time_limit_ns,
+            held: 0,
+            asks: Cell::new(false),
+            last_command: 0,
+            done: VecDeque::new(),
+        };
         ClientKey(self.clients.insert(client))
     }
 
@@ -232,8 +250,19 @@ impl Disk {
         if self.abandoned_writes > 0 && self.is_awaited(&user.sectors) {
             return 0;
         }
-        let share = (self.slots.len() / self.clients.len().max(1)).max(1);
-        share.saturating_sub(user.held).min(self.free.len())
+        match self.slots.len() / self.clients.len().max(1) {
+            0 => usize::from(user.held == 0 && self.has_its_turn(user)),
+            share => share.saturating_sub(user.held).min(self.free.len()),
+        }
+    }
+
+    /// With more users than slots: whether one of the free slots is for `user`, who asks. Those come first whose last
+    /// command lies furthest back.
+    fn has_its_turn(&self, user: &Client) -> bool {
+        user.asks.set(true);
+        let is_ahead =
+            |(_, other): &(usize, &Client)| other.asks.get() && other.last_command < user.last_command;
+        self.clients.iter().filter(is_ahead).count() < self.free.len()
     }
 
     /// Wakes `waker` when a command, whosever it is, is done next.
@@ -272,6 +301,8 @@ impl Disk {
             return Begun::Done(Err(error));
         }
         user.held += 1;
+        user.asks.set(false);
+        user.last_command = self.counters.commands + 1;
         let deadline_ns = self.now_ns.saturating_add(user.time_limit_ns);
         self.next_deadline_ns = self.next_deadline_ns.min(deadline_ns);
         self.must_kick = true;
@@ -314,6 +345,7 @@ impl Disk {
             }
         }
         if let Some(user) = self.clients.get_mut(client.0) {
+            user.asks.set(false);
             user.done.clear();
         }
     }

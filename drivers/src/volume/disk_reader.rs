@@ -10,7 +10,7 @@ use core::cell::{Cell, RefCell};
 use core::future::poll_fn;
 use core::task::{Context, Poll};
 
-/// A guest waits for the answer, and xl for the guest: less than xl's 10 s.
+/// In how much time all that is read must be there. A guest waits for it, and xl for the guest: less than xl's 10 s.
 const TIME_LIMIT_NS: u64 = 5_000_000_000;
 
 /// The only command under way.
@@ -21,6 +21,8 @@ pub struct DiskReader {
     name: String,
     disk: Rc<RefCell<Disk>>,
     client: ClientKey,
+    /// When the last answer must be there.
+    deadline_ns: u64,
     /// An answer did not come in time: nobody waits for another one.
     gave_up: Cell<bool>,
 }
@@ -31,14 +33,16 @@ impl DiskReader {
     pub fn new(disk: &Rc<RefCell<Disk>>) -> Self {
         let sectors = 0..disk.borrow().facts().sectors;
         let client = disk.borrow_mut().open(sectors, TIME_LIMIT_NS);
-        Self { name: disk.borrow().name().into(), disk: disk.clone(), client, gave_up: Cell::new(false) }
+        let deadline_ns = disk.borrow().now_ns().saturating_add(TIME_LIMIT_NS);
+        let name = disk.borrow().name().into();
+        Self { name, disk: disk.clone(), client, deadline_ns, gave_up: Cell::new(false) }
     }
 
     fn begin(&self, context: &Context<'_>, command: Command) -> Poll<Result<(), VolumeError>> {
-        if self.gave_up.get() {
+        let mut disk = self.disk.borrow_mut();
+        if self.gave_up.get() || disk.now_ns() >= self.deadline_ns {
             return Poll::Ready(Err(DriveError::Silent.into()));
         }
-        let mut disk = self.disk.borrow_mut();
         if disk.room(self.client) == 0 {
             disk.wake_when_done(context.waker());
             return Poll::Pending;

@@ -133,3 +133,20 @@ fn cancelled_reads_free_their_slots() {
     disk.poll(0);
     assert_eq!((disk.room(client), disk.next_done(client)), (2, None));
 }
+
+#[test]
+fn more_users_than_slots_take_turns() {
+    let (fake, mut disk) = disk(1);
+    let (first, second) = (disk.open(0..1024, TIME_LIMIT_NS), disk.open(0..1024, TIME_LIMIT_NS));
+    assert_eq!(disk.room(first), 1);
+    assert_eq!(begin(&mut disk, first, WRITE), Begun::Pending);
+    assert_eq!(disk.room(second), 0);
+    fake.carry_out_all();
+    disk.poll(0);
+    // The first is quicker to ask again.
+    assert_eq!((disk.room(first), disk.room(second)), (0, 1));
+    assert_eq!(begin(&mut disk, second, WRITE), Begun::Pending);
+    fake.carry_out_all();
+    disk.poll(0);
+    assert_eq!((disk.room(first), disk.room(second)), (1, 0));
+}

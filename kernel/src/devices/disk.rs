@@ -64,7 +64,7 @@ pub fn bring_up(physical: Vec<PhysicalDevice>, devices: &mut Devices) -> Vec<Rc<
         log::info!(
             "{}: {} KiB in blocks of {}, {}, {} commands at a time",
             disk.name(),
-            (facts.sectors * SECTOR_BYTES) >> 10,
+            facts.sectors / (1024 / SECTOR_BYTES),
             facts.block_bytes,
             if facts.read_only { "read-only" } else { "writable" },
             facts.slots

@@ -66,6 +66,7 @@ pub struct Guest {
     // Dropped in this order: devices give their pins back before the server goes.
     devices: Vec<Attached>,
     server: IoreqServer,
+    memory: ForeignMemory,
     pager: Rc<RefCell<Pager>>,
 }
 
@@ -80,7 +81,8 @@ impl Guest {
         pager: &Rc<RefCell<Pager>>,
     ) -> Result<Self, HypercallError> {
         let server = IoreqServer::new(domain, pages)?;
-        Ok(Self { domain, devices: Vec::new(), server, pager: pager.clone() })
+        let memory = ForeignMemory::new(pager.clone(), domain);
+        Ok(Self { domain, devices: Vec::new(), server, memory, pager: pager.clone() })
     }
 
     /// Which domain this is.
@@ -97,7 +99,7 @@ impl Guest {
     /// Its memory, for a device to be.
     #[must_use]
     pub fn memory(&self) -> ForeignMemory {
-        ForeignMemory::new(self.pager.clone(), self.domain)
+        self.memory.clone()
     }
 
     /// Puts `device` at guest address `base` and claims its registers.

@@ -64,6 +64,8 @@ pub struct Pager {
     /// Slots in use, from the start of the window; fewer than all once Xen has no memory for our tables.
     usable: usize,
     counters: Counters,
+    /// Guests among whom the slots are shared.
+    sharers: usize,
     /// Pages to be mapped by the next hypercall, each pinned once meanwhile.
     moves: Vec<(SlotIndex, ForeignPage)>,
 }
@@ -83,6 +85,7 @@ impl Pager {
             hand: 0,
             usable: count,
             counters: Counters::default(),
+            sharers: 0,
             window,
             moves,
         }
@@ -98,6 +101,22 @@ impl Pager {
     #[must_use]
     pub fn usable(&self) -> usize {
         self.usable
+    }
+
+    /// Slots that each guest may pin.
+    #[must_use]
+    pub fn share(&self) -> usize {
+        self.usable / self.sharers.max(1)
+    }
+
+    /// From now on the slots are shared with one guest more.
+    pub fn sharer_came(&mut self) {
+        self.sharers += 1;
+    }
+
+    /// From now on the slots are shared with one guest less.
+    pub fn sharer_left(&mut self) {
+        self.sharers = self.sharers.saturating_sub(1);
     }
 
     /// Slots that hold a page.

@@ -1,7 +1,10 @@
 //! Guest memory as device models see it: regions of a guest, pinned through the [`Pager`].
+//!
+//! Each guest may pin an equal share of the slots, so that none can keep the others from theirs, whatever its requests
+//! look like and however long a disk takes to answer them.
 
 use alloc::rc::Rc;
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::ops::Range;
 use core::ptr;
 
@@ -14,11 +17,22 @@ use crate::arch::copy;
 use crate::limits::{PAGE_BYTES, PAGES_PER_PIN};
 use crate::xen::DomainId;
 
-/// The memory of one guest, reached by foreign mapping.
+/// The memory of one guest, reached by foreign mapping. Clones are handles of the same memory, with one share of slots.
 #[derive(Clone)]
-pub struct ForeignMemory {
+pub struct ForeignMemory(Rc<Sharer>);
+
+/// One of those who share the slots.
+struct Sharer {
     pager: Rc<RefCell<Pager>>,
     domain: DomainId,
+    /// Pages that it has pinned; one that is pinned twice counts twice.
+    pinned: Cell<usize>,
+}
+
+impl Drop for Sharer {
+    fn drop(&mut self) {
+        self.pager.borrow_mut().sharer_left();
+    }
 }
 
 /// Bytes of one page within a pinned range.
@@ -32,7 +46,7 @@ struct Piece {
 
 /// Pinned regions of a guest, unpinned when dropped.
 pub struct ForeignPinned {
-    pager: Rc<RefCell<Pager>>,
+    sharer: Rc<Sharer>,
     /// One a page and region, ascending by `start`. Small requests need no memory from the heap.
     pieces: SmallVec<[Piece; 4]>,
     length: u32,
@@ -42,7 +56,8 @@ impl ForeignMemory {
     /// The memory of `domain`.
     #[must_use]
     pub fn new(pager: Rc<RefCell<Pager>>, domain: DomainId) -> Self {
-        Self { pager, domain }
+        pager.borrow_mut().sharer_came();
+        Self(Rc::new(Sharer { pager, domain, pinned: Cell::new(0) }))
     }
 }
 
@@ -100,12 +115,16 @@ impl GuestMemory for ForeignMemory {
 
     fn pin(&self, regions: &[GuestRegion]) -> Result<ForeignPinned, MemoryError> {
         let (pages, length) = measure(regions)?;
+        let sharer = &self.0;
+        if sharer.pinned.get() + pages > sharer.pager.borrow().share() {
+            return Err(MemoryError::Exhausted);
+        }
         let mut slots = PinnedSlots::new();
         let mut pieces = SmallVec::new();
         slots.try_reserve(pages).map_err(|_| MemoryError::Exhausted)?;
         pieces.try_reserve(pages).map_err(|_| MemoryError::Exhausted)?;
-        let mut pager = self.pager.borrow_mut();
-        pager.pin(self.domain, &Frames::new(regions), &mut slots)?;
+        let mut pager = sharer.pager.borrow_mut();
+        pager.pin(sharer.domain, &Frames::new(regions), &mut slots)?;
         let mut slots = slots.iter();
         let mut start = 0;
         for region in regions {
@@ -118,11 +137,12 @@ impl GuestMemory for ForeignMemory {
                 offset = 0;
             }
         }
-        Ok(ForeignPinned { pager: self.pager.clone(), pieces, length })
+        sharer.pinned.update(|pinned| pinned + pieces.len());
+        Ok(ForeignPinned { sharer: sharer.clone(), pieces, length })
     }
 
     fn prefetch(&self, regions: &[GuestRegion]) {
-        self.pager.borrow_mut().prefetch(self.domain, Frames::new(regions));
+        self.0.pager.borrow_mut().prefetch(self.0.domain, Frames::new(regions));
     }
 }
 
@@ -226,10 +246,11 @@ impl PinnedMemory for ForeignPinned {
 
 impl Drop for ForeignPinned {
     fn drop(&mut self) {
-        let mut pager = self.pager.borrow_mut();
+        let mut pager = self.sharer.pager.borrow_mut();
         for piece in &self.pieces {
             pager.unpin_at(piece.address);
         }
+        self.sharer.pinned.update(|pinned| pinned - self.pieces.len());
     }
 }
 

@@ -183,7 +183,12 @@ impl<P: PinnedMemory> Requests<P> {
             pending.status = self.refused(&error);
             return Ok(Some(self.answer(pending)));
         }
-        match self.read_large(chain, regions, memory) {
+        slice(regions, 0, HEADER_BYTES, &mut self.piece);
+        let header = memory.pin(&self.piece);
+        if self.under_way() && matches!(header, Err(MemoryError::Exhausted)) {
+            return Err(MemoryError::Exhausted.into());
+        }
+        match self.read_large(chain, header) {
             Ok(request) => pending.request = request,
             Err(status) => {
                 pending.status = status;
@@ -231,14 +236,11 @@ impl<P: PinnedMemory> Requests<P> {
 
     /// Copies and checks what a request asks for that is too large to be pinned as a whole, or for which too few slots
     /// are free.
-    fn read_large<M: GuestMemory<Pinned = P>>(
-        &mut self,
-        chain: &Chain,
-        regions: &[GuestRegion],
-        memory: &M,
-    ) -> Result<Request, Status> {
-        slice(regions, 0, HEADER_BYTES, &mut self.piece);
-        let pinned = memory.pin(&self.piece).or_else(|error| self.refuse(&error))?;
+    fn read_large(&mut self, chain: &Chain, header: Result<P, MemoryError>) -> Result<Request, Status> {
+        let pinned = match header {
+            Ok(pinned) => pinned,
+            Err(error) => return self.refuse(&error),
+        };
         match self.read_request(chain, &pinned)? {
             request @ (Request::Read { .. } | Request::Write { .. }) => Ok(request),
             _ => self.refuse(&"too large for what it is"),
@@ -319,7 +321,7 @@ impl<P: PinnedMemory> Requests<P> {
     /// Begins the next operation of a request that found no room before. Returns whether there was one and is room now,
     /// and what to tell the guest if it is done by that.
     pub fn go_on_next(&mut self) -> Option<Option<Used>> {
-        if self.volume.room() == 0 {
+        if self.waiting.is_empty() || self.volume.room() == 0 {
             return None;
         }
         let key = self.waiting.pop_front()?;
