@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::disk;
-use super::physical_disk::PhysicalDisk;
+use super::physical_disk::{Content, PhysicalDisk};
 use super::qemu::{self, Console};
 use crate::setup::Parts;
 use crate::setup::xen::Flavour;
@@ -132,6 +132,28 @@ impl Lab {
     /// How many processors the machine really has.
     pub fn cpus(&self) -> u32 {
         if self.deterministic { 1 } else { self.processors }
+    }
+
+    /// Adds two disks that take no time and keep nothing, so that a deterministic run stays so: a physical one, and one with the serial
+    /// number `dom0` for Dom0.
+    #[must_use]
+    pub fn with_timeless_disks(mut self, bytes: u64) -> Self {
+        const DOM0_TRANSPORT: u32 = 16;
+        self.disks.push(PhysicalDisk { transport: 0, content: Content::Empty(0), options: String::new() });
+        self.block_nodes.push(format!("driver=null-co,node-name=disk0,size={bytes},read-zeroes=on"));
+        self.qemu_arguments.extend(
+            [
+                "-blockdev",
+                &format!("driver=null-co,node-name=timeless,size={bytes},read-zeroes=on"),
+                "-device",
+                &format!("virtio-blk-device,drive=timeless,serial=dom0,bus=virtio-mmio-bus.{DOM0_TRANSPORT}"),
+                // A kick is served at once, not by another thread of QEMU's some time later.
+                "-global",
+                "virtio-mmio.ioeventfd=off",
+            ]
+            .map(str::to_owned),
+        );
+        self
     }
 
     /// Whether the first eight transports are kept from Dom0.

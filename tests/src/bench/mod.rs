@@ -30,13 +30,20 @@ pub struct Measured {
     commit: String,
 }
 
-/// Boots the release Xen, with time counted in instructions, and runs the script `tests/bench/NAME.sh`.
-pub fn measure(
-    name: &str,
-    cpu: &str,
-    xen_arguments: &[String],
-    environment: &[(&str, String)],
-) -> Result<Measured> {
+/// A machine with the release Xen on which time is counted in instructions.
+pub fn deterministic(name: &str, cpu: &str, xen_arguments: Vec<String>) -> Lab {
+    Lab {
+        name: format!("bench-{name}"),
+        xen: Flavour::Release,
+        cpu: cpu.to_owned(),
+        deterministic: true,
+        xen_arguments,
+        ..Lab::default()
+    }
+}
+
+/// Boots `lab`, and runs the script `tests/bench/NAME.sh`.
+pub fn measure(name: &str, lab: Lab, environment: &[(&str, String)]) -> Result<Measured> {
     let workspace = image::workspace()?;
     let parts = setup::everything(&workspace)?;
     let commit = commit();
@@ -44,14 +51,6 @@ pub fn measure(
     let mut bed_files = image::bed_files(&workspace)?;
     bed_files.push(image.flat.clone());
     let image_bytes = fs::metadata(&image.flat)?.len();
-    let lab = Lab {
-        name: format!("bench-{name}"),
-        xen: Flavour::Release,
-        cpu: cpu.to_owned(),
-        deterministic: true,
-        xen_arguments: xen_arguments.to_vec(),
-        ..Lab::default()
-    };
     let files = tools::files(&workspace)?;
     let job = Job {
         script: files.join(format!("{name}.sh")),

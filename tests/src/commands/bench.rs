@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
-use crate::bench::{Measured, Records, Table, measure, number};
+use crate::bed::Lab;
+use crate::bench::{Measured, Records, Table, deterministic, measure, number};
 
 /// Which, and where.
 #[derive(Args)]
@@ -37,6 +38,8 @@ const IOREQ_TARGET_NS: f64 = 10_500.0;
 const IOREQ_LINUX_NS: f64 = 28_800.0;
 
 const VOLUME_BYTES: u64 = 8 << 20;
+/// Enough for 32 requests of 1 MiB at places of their own.
+const DISK_BYTES: u64 = 64 << 20;
 /// Enough for the volume.
 const DISK_MEMORY_MIB: u32 = 24;
 const MEMORIES_MIB: &str = "8 7 6 5 4 3 2 1";
@@ -44,14 +47,18 @@ const MEMORIES_MIB: &str = "8 7 6 5 4 3 2 1";
 const GUEST: &str = "guest    Debian's cloud kernel, 1 vCPU, 256 MiB, idle for 1 s before; one request is the median of rounds";
 
 impl Options {
+    /// The machine to measure on.
+    fn lab(&self, name: &str, more_xen_arguments: &[String]) -> Lab {
+        deterministic(name, &self.cpu, [&self.xen_arguments, more_xen_arguments].concat())
+    }
+
     fn measure(&self, name: &str, environment: &[(&str, String)]) -> Result<Measured> {
-        measure(name, &self.cpu, &self.xen_arguments, environment)
+        measure(name, self.lab(name, &[]), environment)
     }
 
     /// As [`Self::measure`], with what guests say through Xen's console, which a release Xen drops by default.
     fn measure_with_console(&self, name: &str) -> Result<Measured> {
-        let console = ["guest_loglvl=all".to_owned()];
-        measure(name, &self.cpu, &[&self.xen_arguments[..], &console].concat(), &[])
+        measure(name, self.lab(name, &["guest_loglvl=all".to_owned()]), &[])
     }
 }
 
@@ -125,9 +132,13 @@ fn bare_cells(records: &Records) -> Result<[f64; 6]> {
 }
 
 fn disk(options: &Options) -> Result<()> {
-    let environment =
-        [("DRIVER_DOMAIN_MEMORY", DISK_MEMORY_MIB.to_string()), ("VOLUME_BYTES", VOLUME_BYTES.to_string())];
-    let measured = options.measure("disk", &environment)?;
+    let environment = [
+        ("DRIVER_DOMAIN_MEMORY", DISK_MEMORY_MIB.to_string()),
+        ("VOLUME_BYTES", VOLUME_BYTES.to_string()),
+        ("DISK_BYTES", DISK_BYTES.to_string()),
+    ];
+    let lab = options.lab("disk", &[]).with_timeless_disks(DISK_BYTES);
+    let measured = measure("disk", lab, &environment)?;
     let mut table = Table::new(&[
         "one request, virtual µs",
         "ours",
@@ -156,12 +167,51 @@ fn disk(options: &Options) -> Result<()> {
         let cells = ours.iter().chain(&theirs).map(|&value| number(value, 1));
         table.row(title, cells.chain([number(ours[0] / theirs[0], 2)]));
     }
-    let text = format!("{}(each domain with what Xen does for it)\n", table.text());
+    let mut physical = Table::new(&[
+        "one request, virtual µs",
+        "ours",
+        "guest",
+        "driver",
+        "blkback",
+        "guest",
+        "Dom0",
+        "Dom0 alone",
+        "ours/blkback",
+        "ours/alone",
+    ]);
+    for (title, name) in [
+        ("4 KiB random read, depth 1", "read-4k-1"),
+        ("  depth 32, submitted singly", "read-4k-32-single"),
+        ("  depth 32, submitted together", "read-4k-32-batched"),
+        ("4 KiB random write, depth 1", "write-4k-1"),
+        ("  depth 32, submitted singly", "write-4k-32-single"),
+        ("  depth 32, submitted together", "write-4k-32-batched"),
+        ("1 MiB sequential read, depth 1", "read-1m-1"),
+        ("  depth 32", "read-1m-32"),
+        ("1 MiB sequential write, depth 1", "write-1m-1"),
+        ("  depth 32", "write-1m-32"),
+    ] {
+        let ours = disk_cells(&measured, "ours-disk", name, "driver-domain")?;
+        let theirs = disk_cells(&measured, "blkback-disk", name, "0")?;
+        let alone = measured.records.one(Some("dom0"), name)?.number("median_ns")? / 1000.0;
+        let cells = ours.iter().chain(&theirs).chain([&alone]).map(|&value| number(value, 1));
+        physical
+            .row(title, cells.chain([ours[0] / theirs[0], ours[0] / alone].map(|value| number(value, 2))));
+    }
+    let text = format!(
+        "Disks in RAM\n\n{}\nPhysical disks\n\n{}(each domain with what Xen does for it)\n",
+        table.text(),
+        physical.text()
+    );
     measured.publish(
         &text,
         &format!(
-            "{GUEST}; O_DIRECT, no I/O scheduler, content compared before and after\nours     {DISK_MEMORY_MIB} MiB for the driver \
-             domain, target=ram:{VOLUME_BYTES}, virtio-blk over virtio-mmio\nblkback  Linux' xen-blkback in Dom0 on brd, xen-blkfront"
+            "{GUEST}; O_DIRECT, no I/O scheduler\n\
+             in RAM   content compared before and after; ours: {DISK_MEMORY_MIB} MiB for the driver domain, target=ram:{VOLUME_BYTES}; \
+             blkback: Linux' xen-blkback in Dom0 on brd\n\
+             physical virtio-blk devices of QEMU that take no time and keep nothing (null-co, served in the very write that kicks them): \
+             what is seen is software alone; ours: target=blk0; blkback: on such a disk of Dom0; Dom0 alone: the same program in Dom0, no \
+             guest, no backend"
         ),
     )
 }
