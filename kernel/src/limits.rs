@@ -42,3 +42,6 @@ pub const PAGES_PER_PIN: usize = 1024;
 /// How long the idle loop looks for more work before it sleeps, giving the processor away at each turn. An answer
 /// often brings the next request at once, and a look costs less than a kick, or than sleeping and being woken.
 pub const POLL_NS: u64 = 60_000;
+
+/// While a device has something to do, the loop looks at it so often even if no interrupt comes.
+pub const LOOK_AGAIN_NS: u64 = 100_000_000;

@@ -15,7 +15,8 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 
 use crate::arch::gic::{Gic, GicError, Interrupt};
-use crate::arch::timer::set_alarm_ns;
+use crate::arch::timer::{now_ns, set_alarm_ns};
+use crate::limits::LOOK_AGAIN_NS;
 
 /// A device that the loop drives.
 pub trait Device {
@@ -88,10 +89,13 @@ impl Devices {
         self.devices.iter().for_each(|(_, device)| device.kick());
     }
 
-    /// Makes all interrupt us, and sets the alarm to the first deadline, before a sleep. Returns whether there is
-    /// something to do instead.
+    /// Makes all interrupt us, and sets the alarm, before a sleep. Returns whether there is something to do instead.
+    ///
+    /// As long as a device has something to do the alarm is never far: interrupts have been seen to get lost (QEMU's
+    /// GICv2 with two processors).
     pub fn settle(&self) -> bool {
-        set_alarm_ns(self.devices.iter().filter_map(|(_, device)| device.deadline_ns()).min());
+        let deadline_ns = self.devices.iter().filter_map(|(_, device)| device.deadline_ns()).min();
+        set_alarm_ns(deadline_ns.map(|deadline_ns| deadline_ns.min(now_ns().saturating_add(LOOK_AGAIN_NS))));
         self.devices.iter().fold(false, |done, (_, device)| device.settle() | done)
     }
 }

@@ -57,7 +57,8 @@ pub struct Requests<P> {
 struct Pending<P> {
     head: u16,
     request: Request,
-    ranges: Ranges,
+    /// Of a discard or write-zeroes.
+    ranges: Option<Box<Ranges>>,
     /// The next operation in its row.
     step: u32,
     status: Status,
@@ -78,6 +79,17 @@ struct Running<P> {
     pending: usize,
     /// The memory of a piece; else it is the request's.
     piece: Option<P>,
+}
+
+/// How far a request came.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Advance {
+    /// Nothing is left to do but to answer.
+    Done,
+    /// The volume has an operation of it.
+    Begun,
+    /// The volume has no room for its next operation: somebody else was quicker to take the slot of the one before.
+    NoRoom,
 }
 
 /// A request in the course of being cut into pieces.
@@ -148,7 +160,7 @@ impl<P: PinnedMemory> Requests<P> {
         let blank = |pinned, status_at| Pending {
             head: chain.head,
             request: Request::Flush,
-            ranges: Ranges::default(),
+            ranges: None,
             step: 0,
             status: Status::Ok,
             outstanding: 0,
@@ -181,7 +193,7 @@ impl<P: PinnedMemory> Requests<P> {
         };
         if let Some(error) = refused {
             pending.status = self.refused(&error);
-            return Ok(Some(self.answer(pending)));
+            return Ok(Some(self.answer(&pending)));
         }
         slice(regions, 0, HEADER_BYTES, &mut self.piece);
         let header = memory.pin(&self.piece);
@@ -192,7 +204,7 @@ impl<P: PinnedMemory> Requests<P> {
             Ok(request) => pending.request = request,
             Err(status) => {
                 pending.status = status;
-                return Ok(Some(self.answer(pending)));
+                return Ok(Some(self.answer(&pending)));
             }
         }
         let data = match pending.request {
@@ -211,7 +223,10 @@ impl<P: PinnedMemory> Requests<P> {
         if let Err(status) = self.read_whole(chain, &mut pending) {
             pending.status = status;
         }
-        self.go_on(pending)
+        match self.advance(&mut pending) {
+            Advance::Done => Some(self.answer(&pending)),
+            advance => self.keep(pending, advance),
+        }
     }
 
     /// Copies and checks what a request that is pinned as a whole asks for.
@@ -223,11 +238,11 @@ impl<P: PinnedMemory> Requests<P> {
                 pending.pinned.write(chain.readable_bytes, id).or_else(|error| self.refuse(&error))
             }
             Request::Discard { count } => {
-                pending.ranges = self.read_ranges(count, RangeKind::Discard, &pending.pinned)?;
+                pending.ranges = Some(self.read_ranges(count, RangeKind::Discard, &pending.pinned)?);
                 Ok(())
             }
             Request::WriteZeroes { count } => {
-                pending.ranges = self.read_ranges(count, RangeKind::WriteZeroes, &pending.pinned)?;
+                pending.ranges = Some(self.read_ranges(count, RangeKind::WriteZeroes, &pending.pinned)?);
                 Ok(())
             }
             Request::Read { .. } | Request::Write { .. } | Request::Flush => Ok(()),
@@ -258,11 +273,11 @@ impl<P: PinnedMemory> Requests<P> {
     }
 
     /// All ranges are checked before the first is carried out.
-    fn read_ranges(&mut self, count: u32, kind: RangeKind, pinned: &P) -> Result<Ranges, Status> {
+    fn read_ranges(&mut self, count: u32, kind: RangeKind, pinned: &P) -> Result<Box<Ranges>, Status> {
         let mut bytes = [0; (MAX_RANGES * RANGE_BYTES) as usize];
         let bytes = bytes.get_mut(..(count * RANGE_BYTES) as usize).unwrap_or_default();
         pinned.read(HEADER_BYTES, bytes).or_else(|error| self.refuse(&error))?;
-        let mut ranges = Ranges::default();
+        let mut ranges = Box::new(Ranges::default());
         for (range, raw) in ranges.iter_mut().zip(request::ranges(bytes)) {
             *range = request::parse_range(*raw, kind, self.geometry)?;
         }
@@ -273,7 +288,7 @@ impl<P: PinnedMemory> Requests<P> {
     fn operation(&self, pending: &Pending<P>) -> Option<Operation> {
         let step = pending.step;
         let flush_at = |end| (step == end && self.write_through).then_some(Operation::Flush);
-        let range = |count| pending.ranges.get(step as usize).filter(|_| step < count);
+        let range = |count| pending.ranges.as_ref()?.get(step as usize).filter(|_| step < count);
         match pending.request {
             Request::Read { sector, length } => {
                 let offset = pending.status_at.saturating_sub(pending.data_bytes);
@@ -294,14 +309,12 @@ impl<P: PinnedMemory> Requests<P> {
         }
     }
 
-    /// Begins the next operations of a request with none under way, until one has to be waited for. Returns what to
-    /// tell the guest if there are no more.
-    fn go_on(&mut self, mut pending: Pending<P>) -> Option<Used> {
-        while let Some(operation) = self.operation(&pending).filter(|_| pending.status == Status::Ok) {
+    /// Begins the next operations of a request with none under way, until one has to be waited for. It is then to be
+    /// kept, see [`Self::keep`].
+    fn advance(&mut self, pending: &mut Pending<P>) -> Advance {
+        while let Some(operation) = self.operation(pending).filter(|_| pending.status == Status::Ok) {
             if self.volume.room() == 0 {
-                // Somebody else was quicker to take the slot of the operation before.
-                self.waiting.push_back(self.pending.insert(pending));
-                return None;
+                return Advance::NoRoom;
             }
             pending.step += 1;
             let running = self.running.vacant_entry();
@@ -309,13 +322,30 @@ impl<P: PinnedMemory> Requests<P> {
                 Begun::Done(result) => pending.status = self.status(result),
                 Begun::Pending => {
                     pending.outstanding = 1;
-                    let pending = self.pending.insert(pending);
-                    running.insert(Running { pending, piece: None });
-                    return None;
+                    running.insert(Running { pending: self.pending.vacant_key(), piece: None });
+                    return Advance::Begun;
                 }
             }
         }
-        Some(self.answer(pending))
+        Advance::Done
+    }
+
+    /// Keeps a request, right after it was advanced, until it is its turn again.
+    fn keep(&mut self, pending: Pending<P>, advance: Advance) -> Option<Used> {
+        let key = self.pending.insert(pending);
+        if advance == Advance::NoRoom {
+            self.waiting.push_back(key);
+        }
+        None
+    }
+
+    /// Goes on with a request of which the volume has no operation. Returns what to tell the guest if it is done.
+    fn go_on(&mut self, key: usize) -> Option<Used> {
+        let mut pending = self.pending.try_remove(key)?;
+        match self.advance(&mut pending) {
+            Advance::Done => Some(self.answer(&pending)),
+            advance => self.keep(pending, advance),
+        }
     }
 
     /// Begins the next operation of a request that found no room before. Returns whether there was one and is room now,
@@ -325,8 +355,7 @@ impl<P: PinnedMemory> Requests<P> {
             return None;
         }
         let key = self.waiting.pop_front()?;
-        let pending = self.pending.try_remove(key)?;
-        Some(self.go_on(pending))
+        Some(self.go_on(key))
     }
 
     /// Begins more pieces of the request that is cut up. Returns what to tell the guest if it is done by that.
@@ -422,14 +451,13 @@ impl<P: PinnedMemory> Requests<P> {
         if is_cut || self.pending.get(key)?.outstanding > 0 {
             return None;
         }
-        let pending = self.pending.try_remove(key)?;
-        self.go_on(pending)
+        self.go_on(key)
     }
 
     /// Writes the status of a request that is done, and says how many bytes were written from the start of its writable
-    /// part on. Its memory is given back.
-    fn answer(&mut self, pending: Pending<P>) -> Used {
-        let Pending { head, request, status, pinned, status_at, data_bytes, .. } = pending;
+    /// part on.
+    fn answer(&mut self, pending: &Pending<P>) -> Used {
+        let Pending { head, request, status, ref pinned, status_at, data_bytes, .. } = *pending;
         let data_written = match status {
             Status::Ok => {
                 self.counters.count(request);
