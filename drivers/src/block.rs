@@ -28,24 +28,20 @@ pub struct Geometry {
     pub write_zeroes_sectors_max: u32,
 }
 
-/// One validated piece of work for a volume. Sector ranges lie inside the volume; buffers lie inside `memory`.
+/// One validated piece of work, for a volume or for the drive below it. Sectors lie inside of it and are whole blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// Volume to guest: `length` bytes from `sector` on, to `offset` of the pinned memory.
+    /// Sectors to memory.
     Read {
         /// First sector.
         sector: u64,
-        /// First byte in the pinned memory.
-        offset: u32,
         /// Bytes, a multiple of [`SECTOR_BYTES`].
         length: u32,
     },
-    /// Guest to volume, fields as for `Read`.
+    /// Memory to sectors.
     Write {
         /// First sector.
         sector: u64,
-        /// First byte in the pinned memory.
-        offset: u32,
         /// Bytes, a multiple of [`SECTOR_BYTES`].
         length: u32,
     },
@@ -118,22 +114,22 @@ pub trait Volume<P: PinnedMemory> {
         usize::MAX
     }
 
-    /// Begins `operation`; `memory` holds the bytes that a write takes, which are copied before this returns. A failed
-    /// write may have reached a part of its sectors.
-    fn begin(&mut self, tag: Tag, operation: Operation, memory: &P) -> Begun;
+    /// Begins `operation`. What a write takes is at `offset` of `memory`, and is copied before this returns; a failed
+    /// write may have reached a part of its sectors. What is read goes there, now or in [`Self::finish`].
+    fn begin(&mut self, tag: Tag, operation: Operation, memory: &P, offset: u32) -> Begun;
 
     /// The next operation that is done.
     fn next_done(&mut self) -> Option<Done> {
         None
     }
 
-    /// Tells the outcome of an operation and, of a read, copies its bytes to `memory`.
+    /// Tells the outcome of an operation and, of a read, copies its bytes to `offset` of `memory`.
     ///
     /// # Errors
     /// [`VolumeError`].
-    fn finish(&mut self, done: Done, memory: &P) -> Result<(), VolumeError> {
-        let _ = (done, memory);
-        Ok(())
+    fn finish(&mut self, done: Done, memory: &P, offset: u32) -> Result<(), VolumeError> {
+        let _ = (memory, offset);
+        done.outcome.map(drop)
     }
 
     /// Forgets all operations under way: none of them will be told. What was begun of them may still happen, but before

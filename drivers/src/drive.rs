@@ -8,7 +8,7 @@
 //! ```
 //! Neighbours: [`crate::hardware::block`] is the driver of virtio disks, `fake` has one that fails on demand.
 
-use crate::block::Geometry;
+use crate::block::{Geometry, Operation};
 use core::ops::Range;
 
 /// What a drive is and can do. Constant.
@@ -45,41 +45,6 @@ impl DriveFacts {
             write_zeroes_sectors_max: self.write_zeroes_sectors_max,
         }
     }
-}
-
-/// A command to a drive. Sectors lie inside the drive and are whole blocks; a transfer fits the slot's buffer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Command {
-    /// Sectors to the start of the buffer.
-    Read {
-        /// First sector.
-        sector: u64,
-        /// Bytes.
-        length: u32,
-    },
-    /// The start of the buffer to sectors.
-    Write {
-        /// First sector.
-        sector: u64,
-        /// Bytes.
-        length: u32,
-    },
-    /// All that was completed becomes durable.
-    Flush,
-    /// The content of these sectors is no longer needed.
-    Discard {
-        /// First sector.
-        sector: u64,
-        /// Number of sectors.
-        sectors: u32,
-    },
-    /// These sectors become zeroes.
-    WriteZeroes {
-        /// First sector.
-        sector: u64,
-        /// Number of sectors.
-        sectors: u32,
-    },
 }
 
 /// Why a drive did not carry out a command.
@@ -119,11 +84,12 @@ pub trait Drive {
     /// The buffer of a slot; empty while the device may touch it.
     fn buffer(&mut self, slot: u16) -> &mut [u8];
 
-    /// Hands the command to the device, which need not look at it before [`Self::kick`].
+    /// Hands an operation to the device, which need not look at it before [`Self::kick`]. A transfer is with the start of
+    /// the slot's buffer, and fits it.
     ///
     /// # Errors
     /// [`DriveError::Busy`] when the slot is taken or does not exist; [`DriveError::Broken`].
-    fn submit(&mut self, slot: u16, command: Command) -> Result<(), DriveError>;
+    fn submit(&mut self, slot: u16, operation: Operation) -> Result<(), DriveError>;
 
     /// Lets the device know of what was submitted since the last call.
     fn kick(&mut self);

@@ -4,7 +4,8 @@
 mod common;
 
 use common::disk_bed::{DISCARD, DiskBed, DiskGuest, FLUSH_ALL, IN, IOERR, NONE, OK};
-use drivers::drive::{Command, DriveError};
+use drivers::block::Operation;
+use drivers::drive::DriveError;
 use drivers::fake::drive::FakeDisk;
 use drivers::virtio::Features;
 use drivers::volume::registry::Access;
@@ -76,7 +77,7 @@ fn without_the_flush_command_a_large_write_is_flushed_once_after_its_last_piece(
     guest.kick();
     bed.finish(&mut [&mut guest]);
     assert_eq!((guest.status(0), durable(&bed, 23)), (OK, 9));
-    let flushes = bed.fake.state().carried_out.iter().filter(|command| **command == Command::Flush).count();
+    let flushes = bed.fake.state().carried_out.iter().filter(|command| **command == Operation::Flush).count();
     assert_eq!((flushes, bed.fake.state().carried_out.len()), (1, 4));
 }
 
@@ -88,7 +89,7 @@ fn without_the_flush_command_a_discard_is_flushed_once_after_its_last_range() {
     guest.kick();
     bed.finish(&mut [&mut guest]);
     assert_eq!(guest.status(0), OK);
-    assert_eq!(bed.fake.state().carried_out[2..], [Command::Flush]);
+    assert_eq!(bed.fake.state().carried_out[2..], [Operation::Flush]);
 }
 
 #[test]

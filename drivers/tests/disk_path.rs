@@ -5,7 +5,8 @@ mod common;
 use common::disk_bed::{
     DISCARD, DiskBed, DiskGuest, FLUSH_ALL, IN, IOERR, NONE, OK, OUT, RING_PINS, WRITE_ZEROES, data,
 };
-use drivers::drive::{Command, DriveError};
+use drivers::block::Operation;
+use drivers::drive::DriveError;
 use drivers::fake::drive::FakeDisk;
 use drivers::virtio::blk::config::FLUSH;
 use drivers::volume::registry::Access;
@@ -185,10 +186,10 @@ fn ranges_are_carried_out_one_after_the_other() {
     guest.kick();
     bed.turn(&mut [&mut guest]);
     let commands = bed.fake.state().at_device.iter().map(|(_, command, _)| *command).collect::<Vec<_>>();
-    let first = Command::Discard { sector: 1, sectors: 2 };
-    assert_eq!(commands, [first, Command::WriteZeroes { sector: 20, sectors: 1 }]);
+    let first = Operation::Discard { sector: 1, sectors: 2 };
+    assert_eq!(commands, [first, Operation::WriteZeroes { sector: 20, sectors: 1 }]);
     bed.finish(&mut [&mut guest]);
-    assert_eq!(bed.fake.state().carried_out[2], Command::Discard { sector: 10, sectors: 3 });
+    assert_eq!(bed.fake.state().carried_out[2], Operation::Discard { sector: 10, sectors: 3 });
     assert_eq!(guest.statuses(2), [OK, OK]);
 }
 
@@ -214,7 +215,7 @@ fn a_read_only_disk_takes_no_command_that_writes() {
     guest.kick();
     bed.finish(&mut [&mut guest]);
     assert_eq!(guest.statuses(3), [IOERR, IOERR, OK]);
-    assert_eq!(bed.fake.state().carried_out, [Command::Read { sector: 0, length: 512 }]);
+    assert_eq!(bed.fake.state().carried_out, [Operation::Read { sector: 0, length: 512 }]);
 }
 
 #[test]

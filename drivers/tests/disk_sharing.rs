@@ -5,7 +5,7 @@ mod common;
 use common::disk_bed::{DiskBed, DiskGuest, FLUSH_ALL, IN, IOERR, NONE, OK, OUT};
 use common::gpt_image::write_table;
 use common::{QUEUE_READY, STATUS};
-use drivers::drive::Command;
+use drivers::block::Operation;
 use drivers::virtio::Features;
 use drivers::virtio::blk::config::FLUSH;
 use drivers::volume::registry::Access;
@@ -63,7 +63,7 @@ fn no_request_reaches_beyond_its_partition() {
     first.kick();
     bed.finish(&mut [&mut first]);
     assert_eq!(first.statuses(5), [IOERR, IOERR, IOERR, IOERR, OK]);
-    assert_eq!(bed.fake.state().carried_out, [Command::Read { sector: 39, length: 512 }]);
+    assert_eq!(bed.fake.state().carried_out, [Operation::Read { sector: 39, length: 512 }]);
 }
 
 #[test]

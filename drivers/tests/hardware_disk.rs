@@ -6,10 +6,10 @@ use common::ModelDisk;
 use common::model_disk::pattern;
 use common::virtual_disk::{VirtualDisk, finish_all, finished, read_at};
 use drivers::block::Operation;
-use drivers::drive::{Command, Drive, DriveError, Finished};
+use drivers::drive::{Drive, DriveError, Finished};
 use drivers::hardware::block::SLOTS_MAX;
 
-const READ: Command = Command::Read { sector: 3, length: 1024 };
+const READ: Operation = Operation::Read { sector: 3, length: 1024 };
 
 fn disk() -> VirtualDisk {
     VirtualDisk::new(ModelDisk::new(256), 8)
@@ -40,7 +40,7 @@ fn sectors_are_read_into_the_buffer() {
 fn the_buffer_is_written_to_sectors() {
     let mut disk = disk();
     disk.drive.buffer(0)[..1024].fill(9);
-    assert_eq!(finished(&mut disk.drive, 0, Command::Write { sector: 7, length: 1024 }), Ok(()));
+    assert_eq!(finished(&mut disk.drive, 0, Operation::Write { sector: 7, length: 1024 }), Ok(()));
     assert_eq!(disk.model.content(7, 1024), [9; 1024]);
     assert_eq!(disk.model.content(9, 1)[0], pattern(9, 0));
 }
@@ -49,17 +49,17 @@ fn the_buffer_is_written_to_sectors() {
 fn a_whole_buffer_goes_both_ways() {
     let mut disk = disk();
     disk.drive.buffer(0).fill(9);
-    assert_eq!(finished(&mut disk.drive, 0, Command::Write { sector: 0, length: 64 << 10 }), Ok(()));
-    assert_eq!(finished(&mut disk.drive, 1, Command::Read { sector: 0, length: 64 << 10 }), Ok(()));
+    assert_eq!(finished(&mut disk.drive, 0, Operation::Write { sector: 0, length: 64 << 10 }), Ok(()));
+    assert_eq!(finished(&mut disk.drive, 1, Operation::Read { sector: 0, length: 64 << 10 }), Ok(()));
     assert_eq!(disk.drive.buffer(1), vec![9; 64 << 10]);
 }
 
 #[test]
 fn flush_discard_and_write_zeroes_reach_the_disk() {
     let mut disk = disk();
-    assert_eq!(finished(&mut disk.drive, 0, Command::Flush), Ok(()));
-    assert_eq!(finished(&mut disk.drive, 0, Command::Discard { sector: 1, sectors: 2 }), Ok(()));
-    assert_eq!(finished(&mut disk.drive, 0, Command::WriteZeroes { sector: 5, sectors: 6 }), Ok(()));
+    assert_eq!(finished(&mut disk.drive, 0, Operation::Flush), Ok(()));
+    assert_eq!(finished(&mut disk.drive, 0, Operation::Discard { sector: 1, sectors: 2 }), Ok(()));
+    assert_eq!(finished(&mut disk.drive, 0, Operation::WriteZeroes { sector: 5, sectors: 6 }), Ok(()));
     let asked = [
         Operation::Flush,
         Operation::Discard { sector: 1, sectors: 2 },
@@ -80,7 +80,7 @@ fn errors_of_the_disk_are_told() {
 #[test]
 fn what_the_disk_does_not_know_is_unsupported() {
     let mut disk = VirtualDisk::new(ModelDisk { discard_sectors_max: 0, ..ModelDisk::new(64) }, 1);
-    let discard = Command::Discard { sector: 1, sectors: 2 };
+    let discard = Operation::Discard { sector: 1, sectors: 2 };
     assert_eq!(finished(&mut disk.drive, 0, discard), Err(DriveError::Unsupported));
 }
 

@@ -3,8 +3,8 @@
 mod common;
 
 use common::rogue_disk::{BLK_SIZE, RogueDisk, SIZE_MAX};
-use drivers::block::VolumeError;
-use drivers::drive::{Command, Drive, DriveError, Finished};
+use drivers::block::{Operation, VolumeError};
+use drivers::drive::{Drive, DriveError, Finished};
 use drivers::hardware::block::{SetUpError, VirtioDisk};
 use std::ptr::NonNull;
 use virtio_drivers::transport::{DeviceStatus, InterruptStatus};
@@ -52,7 +52,7 @@ fn a_status_of_the_command_before_does_not_count() {
     disk.write_status(STATUS_OF_READ, OK);
     disk.use_chain(0);
     assert_eq!(drive.next_finished(), answer(Ok(())));
-    drive.submit(0, Command::Read { sector: 0, length: 512 }).unwrap();
+    drive.submit(0, Operation::Read { sector: 0, length: 512 }).unwrap();
     disk.use_chain(0);
     assert_eq!(drive.next_finished(), answer(Err(DriveError::Io)));
 }
@@ -64,7 +64,7 @@ fn a_token_that_is_not_under_way_breaks_the_disk() {
     disk.use_chain(1);
     assert_eq!(drive.next_finished(), Err(DriveError::Broken));
     assert_eq!(drive.next_finished(), Err(DriveError::Broken));
-    assert_eq!(drive.submit(1, Command::Flush), Err(DriveError::Broken));
+    assert_eq!(drive.submit(1, Operation::Flush), Err(DriveError::Broken));
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn a_disk_that_wants_no_kicks_gets_none() {
     let disk = RogueDisk::new();
     let mut drive = disk.set_up().unwrap();
     disk.set_flags(1);
-    drive.submit(0, Command::Flush).unwrap();
+    drive.submit(0, Operation::Flush).unwrap();
     drive.kick();
     assert_eq!(disk.0.borrow().kicks, 0);
 }

@@ -1,7 +1,7 @@
 //! A disk for tests: it answers when it is told to, in any order, fails on demand, and forgets what was not flushed.
 
-use crate::block::SECTOR_BYTES;
-use crate::drive::{Command, Drive, DriveError, DriveFacts, Finished};
+use crate::block::{Operation, SECTOR_BYTES};
+use crate::drive::{Drive, DriveError, DriveFacts, Finished};
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
@@ -16,9 +16,9 @@ pub struct FakeState {
     /// The content that a power cut leaves.
     pub durable: Vec<u8>,
     /// Commands that were submitted, the kicked and the others: slot, command, data to be written.
-    pub at_device: VecDeque<(u16, Command, Vec<u8>)>,
+    pub at_device: VecDeque<(u16, Operation, Vec<u8>)>,
     /// Commands in the order in which they were carried out.
-    pub carried_out: Vec<Command>,
+    pub carried_out: Vec<Operation>,
     /// Errors for the next commands to be carried out.
     pub errors: VecDeque<DriveError>,
     /// Answers that the driver has not yet taken, with the data that was read.
@@ -97,8 +97,8 @@ impl FakeDisk {
     /// Carries out the command that was submitted `index`-th of those still waiting.
     pub fn carry_out(&self, index: usize) {
         let mut state = self.0.borrow_mut();
-        if let Some((slot, command, mut data)) = state.at_device.remove(index) {
-            let result = state.carry_out(command, &mut data);
+        if let Some((slot, operation, mut data)) = state.at_device.remove(index) {
+            let result = state.carry_out(operation, &mut data);
             state.answers.push_back((Finished { slot, result }, data));
         }
     }
@@ -112,20 +112,20 @@ impl FakeDisk {
 }
 
 impl FakeState {
-    fn carry_out(&mut self, command: Command, data: &mut Vec<u8>) -> Result<(), DriveError> {
-        self.carried_out.push(command);
+    fn carry_out(&mut self, operation: Operation, data: &mut Vec<u8>) -> Result<(), DriveError> {
+        self.carried_out.push(operation);
         if let Some(error) = self.errors.pop_front() {
             return Err(error);
         }
-        match command {
-            Command::Read { sector, length } => {
+        match operation {
+            Operation::Read { sector, length } => {
                 *data = self.sectors(sector, length.into())?.to_vec();
             }
-            Command::Write { sector, length } => {
+            Operation::Write { sector, length } => {
                 self.sectors(sector, length.into())?.copy_from_slice(data);
             }
-            Command::Flush => self.durable.clone_from(&self.bytes),
-            Command::Discard { sector, sectors } | Command::WriteZeroes { sector, sectors } => {
+            Operation::Flush => self.durable.clone_from(&self.bytes),
+            Operation::Discard { sector, sectors } | Operation::WriteZeroes { sector, sectors } => {
                 self.sectors(sector, u64::from(sectors) * SECTOR_BYTES)?.fill(0);
             }
         }
@@ -152,17 +152,17 @@ impl Drive for FakeDrive {
         }
     }
 
-    fn submit(&mut self, slot: u16, command: Command) -> Result<(), DriveError> {
+    fn submit(&mut self, slot: u16, operation: Operation) -> Result<(), DriveError> {
         let at_device = self.at_device.get_mut(usize::from(slot)).ok_or(DriveError::Busy)?;
         if core::mem::replace(at_device, true) {
             return Err(DriveError::Busy);
         }
-        let length = match command {
-            Command::Write { length, .. } => length as usize,
+        let length = match operation {
+            Operation::Write { length, .. } => length as usize,
             _ => 0,
         };
         let data = self.buffers.get(usize::from(slot)).and_then(|buffer| buffer.get(..length));
-        self.disk.state().at_device.push_back((slot, command, data.unwrap_or_default().to_vec()));
+        self.disk.state().at_device.push_back((slot, operation, data.unwrap_or_default().to_vec()));
         Ok(())
     }
 

@@ -7,8 +7,8 @@
 #![allow(unsafe_code)]
 
 use super::slots::{BUFFER_BYTES, Parts, Slots};
-use crate::block::SECTOR_BYTES;
-use crate::drive::{Command, Drive, DriveError, DriveFacts, Finished};
+use crate::block::{Operation, SECTOR_BYTES};
+use crate::drive::{Drive, DriveError, DriveFacts, Finished};
 use crate::virtio::Features;
 use crate::virtio::blk::config::{self, Config};
 use crate::virtio::blk::request::{self, Header, RawRange};
@@ -57,7 +57,7 @@ pub struct VirtioDisk<H: Hal, T: Transport> {
     slots: Slots<H>,
     facts: DriveFacts,
     /// The slot of each token of the queue, and the command in it.
-    under_way: [Option<(u16, Command)>; QUEUE_SIZE],
+    under_way: [Option<(u16, Operation)>; QUEUE_SIZE],
     is_broken: bool,
 }
 
@@ -147,14 +147,14 @@ struct Form {
 }
 
 impl Form {
-    fn of(command: Command) -> Self {
+    fn of(operation: Operation) -> Self {
         let range_bytes = request::RANGE_BYTES as usize;
-        let (kind, sector, readable, writable) = match command {
-            Command::Read { sector, length } => (request::T_IN, sector, 0, length as usize),
-            Command::Write { sector, length } => (request::T_OUT, sector, length as usize, 0),
-            Command::Flush => (request::T_FLUSH, 0, 0, 0),
-            Command::Discard { .. } => (request::T_DISCARD, 0, range_bytes, 0),
-            Command::WriteZeroes { .. } => (request::T_WRITE_ZEROES, 0, range_bytes, 0),
+        let (kind, sector, readable, writable) = match operation {
+            Operation::Read { sector, length } => (request::T_IN, sector, 0, length as usize),
+            Operation::Write { sector, length } => (request::T_OUT, sector, length as usize, 0),
+            Operation::Flush => (request::T_FLUSH, 0, 0, 0),
+            Operation::Discard { .. } => (request::T_DISCARD, 0, range_bytes, 0),
+            Operation::WriteZeroes { .. } => (request::T_WRITE_ZEROES, 0, range_bytes, 0),
         };
         let header = Header { kind: U32::new(kind), sector: U64::new(sector), ..Header::default() };
         Self { header, readable, writable }
@@ -193,15 +193,16 @@ impl<H: Hal, T: Transport> Drive for VirtioDisk<H, T> {
         self.slots.parts(slot.into()).map(|parts| parts.buffer).unwrap_or_default()
     }
 
-    fn submit(&mut self, slot: u16, command: Command) -> Result<(), DriveError> {
+    fn submit(&mut self, slot: u16, operation: Operation) -> Result<(), DriveError> {
         if self.is_broken {
             return Err(DriveError::Broken);
         }
-        let form = Form::of(command);
+        let form = Form::of(operation);
         let parts = self.slots.parts(slot.into()).ok_or(DriveError::Busy)?;
         parts.header.copy_from_slice(form.header.as_bytes());
         parts.status.fill(NO_STATUS);
-        if let Command::Discard { sector, sectors } | Command::WriteZeroes { sector, sectors } = command {
+        if let Operation::Discard { sector, sectors } | Operation::WriteZeroes { sector, sectors } = operation
+        {
             let range = RawRange::new(sector, sectors);
             parts.buffer.iter_mut().zip(range.as_bytes()).for_each(|(to, from)| *to = *from);
         }
@@ -211,7 +212,7 @@ impl<H: Hal, T: Transport> Drive for VirtioDisk<H, T> {
         let token = token.map_err(|_| DriveError::Busy)?;
         self.slots.set_at_device(slot.into(), true);
         match self.under_way.get_mut(usize::from(token)) {
-            Some(place) => *place = Some((slot, command)),
+            Some(place) => *place = Some((slot, operation)),
             None => return self.break_down(),
         }
         Ok(())
@@ -232,8 +233,8 @@ impl<H: Hal, T: Transport> Drive for VirtioDisk<H, T> {
         let Some(token) = self.queue.peek_used() else { return Ok(None) };
         let known = self.under_way.get_mut(usize::from(token)).and_then(Option::take);
         // A token that is not under way: the device made it up, or used it twice.
-        let Some((slot, command)) = known else { return self.break_down() };
-        let form = Form::of(command);
+        let Some((slot, operation)) = known else { return self.break_down() };
+        let form = Form::of(operation);
         // SAFETY: only the queue uses these parts, for their addresses.
         let Some(parts) = (unsafe { self.slots.parts_at_device(slot.into()) }) else {
             return self.break_down();

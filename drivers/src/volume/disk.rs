@@ -11,10 +11,13 @@
 //! Each open volume may use an equal share of the slots, so that no guest can keep the others from the disk; with more
 //! volumes than slots, they take turns.
 //!
-//! Neighbours: [`super::disk_volume`] is a volume on it, [`super::disk_reader`] reads partition tables.
+//! Neighbours: `trouble` has what is done when a user goes away or the device fails, [`super::disk_volume`] is a volume on
+//! it, [`super::disk_reader`] reads partition tables.
 
-use crate::block::{Begun, Done, SECTOR_BYTES, Tag, VolumeError};
-use crate::drive::{Command, Drive, DriveError, DriveFacts};
+mod trouble;
+
+use crate::block::{Begun, Done, Operation, Tag, VolumeError};
+use crate::drive::{Drive, DriveError, DriveFacts};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::String;
@@ -23,6 +26,7 @@ use core::cell::Cell;
 use core::ops::Range;
 use core::task::Waker;
 use slab::Slab;
+use trouble::written;
 
 /// In how much time a disk must answer a command. As long as Linux waits for a SCSI disk would be too long for xl; most
 /// disks answer in milliseconds, and one that repairs a sector in seconds.
@@ -67,7 +71,7 @@ struct Client {
 struct Taken {
     holder: Holder,
     tag: Tag,
-    command: Command,
+    operation: Operation,
     begun_ns: u64,
 }
 
@@ -277,7 +281,7 @@ impl Disk {
         &mut self,
         client: ClientKey,
         tag: Tag,
-        command: Command,
+        operation: Operation,
         fill: impl FnOnce(&mut [u8]) -> Result<(), VolumeError>,
     ) -> Begun {
         if self.is_broken {
@@ -289,14 +293,14 @@ impl Disk {
         let (Some(user), Some(slot)) = (self.clients.get_mut(client.0), self.free.pop()) else {
             return Begun::Done(Err(DriveError::Busy.into()));
         };
-        let filled = match command {
-            Command::Write { length, .. } => match self.drive.buffer(slot).get_mut(..length as usize) {
+        let filled = match operation {
+            Operation::Write { length, .. } => match self.drive.buffer(slot).get_mut(..length as usize) {
                 Some(buffer) => fill(buffer),
                 None => Err(VolumeError::OutOfRange),
             },
             _ => Ok(()),
         };
-        if let Err(error) = filled.and_then(|()| Ok(self.drive.submit(slot, command)?)) {
+        if let Err(error) = filled.and_then(|()| Ok(self.drive.submit(slot, operation)?)) {
             self.free.push(slot);
             return Begun::Done(Err(error));
         }
@@ -308,7 +312,7 @@ impl Disk {
         self.must_kick = true;
         self.counters.commands += 1;
         if let Some(place) = self.slots.get_mut(usize::from(slot)) {
-            *place = Some(Taken { holder: Holder::Device(client), tag, command, begun_ns: self.now_ns });
+            *place = Some(Taken { holder: Holder::Device(client), tag, operation, begun_ns: self.now_ns });
         }
         Begun::Pending
     }
@@ -326,28 +330,13 @@ impl Disk {
     ) -> Result<(), VolumeError> {
         let Some(slot) = outcome? else { return Ok(()) };
         let result = match self.slots.get(usize::from(slot)) {
-            Some(Some(Taken { command: Command::Read { length, .. }, .. })) => {
+            Some(Some(Taken { operation: Operation::Read { length, .. }, .. })) => {
                 take(self.drive.buffer(slot).get(..*length as usize).unwrap_or_default())
             }
             _ => Ok(()),
         };
         self.release(slot);
         result
-    }
-
-    /// Abandons all that a user has begun.
-    pub(super) fn cancel(&mut self, client: ClientKey) {
-        for slot in 0..self.facts.slots {
-            match self.holder(slot) {
-                Some(Holder::Device(owner)) if owner == client => self.abandon(slot, false),
-                Some(Holder::User(owner)) if owner == client => self.release(slot),
-                _ => {}
-            }
-        }
-        if let Some(user) = self.clients.get_mut(client.0) {
-            user.asks.set(false);
-            user.done.clear();
-        }
     }
 
     fn taken(&mut self, slot: u16) -> Option<&mut Taken> {
@@ -367,23 +356,13 @@ impl Disk {
             Holder::Device(owner) | Holder::User(owner) => self.count_held(owner),
             Holder::Abandoned { of, is_silent } => {
                 of.into_iter().for_each(|owner| self.count_held(owner));
-                self.abandoned_writes -= usize::from(written(taken.command).is_some());
+                self.abandoned_writes -= usize::from(written(taken.operation).is_some());
                 self.silent -= usize::from(is_silent);
                 if is_silent && self.silent == 0 {
                     log::warn!("{}: it answers again", self.name);
                 }
             }
         }
-    }
-
-    /// Leaves a slot to the device.
-    fn abandon(&mut self, slot: u16, is_silent: bool) {
-        let Some(taken) = self.taken(slot) else { return };
-        let Holder::Device(owner) = taken.holder else { return };
-        taken.holder = Holder::Abandoned { of: Some(owner), is_silent };
-        let may_write = written(taken.command).is_some();
-        self.abandoned_writes += usize::from(may_write);
-        self.silent += usize::from(is_silent);
     }
 
     fn count_held(&mut self, owner: ClientKey) {
@@ -402,103 +381,18 @@ impl Disk {
     /// The device has answered the command in `slot`.
     fn finished(&mut self, slot: u16, result: Result<(), DriveError>) {
         let Some(taken) = self.taken(slot) else { return };
-        let (tag, command) = (taken.tag, taken.command);
+        let (tag, operation) = (taken.tag, taken.operation);
         let Holder::Device(owner) = taken.holder else { return self.release(slot) };
-        if result.is_ok() && matches!(command, Command::Read { .. }) {
+        if result.is_ok() && matches!(operation, Operation::Read { .. }) {
             taken.holder = Holder::User(owner);
             return self.tell(owner, tag, Ok(Some(slot)));
         }
         if let Err(error) = result {
             self.counters.errors += 1;
-            log::debug!("{}: {command:?}: {error}", self.name);
+            log::debug!("{}: {operation:?}: {error}", self.name);
         }
         self.release(slot);
         self.tell(owner, tag, result.map(|()| None));
-    }
-
-    /// Fails the commands whose time is over. Their slots stay with the device, which is silent when it has not answered
-    /// within [`TIME_LIMIT_NS`], whoever still waits for the answer.
-    fn give_up_late(&mut self, now_ns: u64) -> bool {
-        let was_silent = self.silent;
-        let mut any = false;
-        self.next_deadline_ns = u64::MAX;
-        for slot in 0..self.facts.slots {
-            let Some(taken) = self.taken(slot) else { continue };
-            let (tag, begun_ns) = (taken.tag, taken.begun_ns);
-            let silent_ns = begun_ns.saturating_add(TIME_LIMIT_NS);
-            let is_silent = silent_ns <= now_ns;
-            let deadline_ns = match &mut taken.holder {
-                Holder::Device(owner) => {
-                    let owner = *owner;
-                    let limit_ns = self.clients.get(owner.0).map_or(TIME_LIMIT_NS, |user| user.time_limit_ns);
-                    let limit_ns = begun_ns.saturating_add(limit_ns);
-                    if limit_ns > now_ns {
-                        limit_ns
-                    } else {
-                        self.abandon(slot, is_silent);
-                        self.tell(owner, tag, Err(DriveError::Silent));
-                        any = true;
-                        silent_ns
-                    }
-                }
-                Holder::Abandoned { is_silent: known, .. } => {
-                    if is_silent && !core::mem::replace(known, true) {
-                        self.silent += 1;
-                        any = true;
-                    }
-                    silent_ns
-                }
-                Holder::User(_) => continue,
-            };
-            if deadline_ns > now_ns {
-                self.next_deadline_ns = self.next_deadline_ns.min(deadline_ns);
-            }
-        }
-        let late = self.silent - was_silent;
-        self.counters.silent += late as u64;
-        if late > 0 && was_silent == 0 {
-            log::error!("{}: no answer to {late} commands in time; all fail until it answers", self.name);
-        }
-        any
-    }
-
-    /// Fails all commands, now and for good. Their slots stay with the device.
-    fn break_down(&mut self) {
-        if self.is_broken {
-            return;
-        }
-        self.is_broken = true;
-        self.next_deadline_ns = u64::MAX;
-        log::error!("{}: the disk is out of order; all its commands fail from now on", self.name);
-        for slot in 0..self.facts.slots {
-            let Some(taken) = self.taken(slot) else { continue };
-            let tag = taken.tag;
-            if let Holder::Device(owner) = taken.holder {
-                self.abandon(slot, false);
-                self.tell(owner, tag, Err(DriveError::Broken));
-            }
-        }
-        self.wakers.drain(..).for_each(Waker::wake);
-    }
-
-    /// Whether an abandoned command may still write to one of `sectors`.
-    fn is_awaited(&self, sectors: &Range<u64>) -> bool {
-        self.slots.iter().flatten().any(|taken| {
-            matches!(taken.holder, Holder::Abandoned { .. })
-                && written(taken.command)
-                    .is_some_and(|range| range.start < sectors.end && sectors.start < range.end)
-        })
-    }
-}
-
-/// The sectors that a command may change.
-fn written(command: Command) -> Option<Range<u64>> {
-    match command {
-        Command::Write { sector, length } => Some(sector..sector + u64::from(length) / SECTOR_BYTES),
-        Command::Discard { sector, sectors } | Command::WriteZeroes { sector, sectors } => {
-            Some(sector..sector + u64::from(sectors))
-        }
-        Command::Read { .. } | Command::Flush => None,
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::disk::{ClientKey, Disk};
 use super::gpt::ReadSectors;
-use crate::block::{Begun, SECTOR_BYTES, Tag, VolumeError};
-use crate::drive::{Command, DriveError};
+use crate::block::{Begun, Operation, SECTOR_BYTES, Tag, VolumeError};
+use crate::drive::DriveError;
 use alloc::rc::Rc;
 use alloc::string::String;
 use core::cell::{Cell, RefCell};
@@ -38,7 +38,7 @@ impl DiskReader {
         Self { name, disk: disk.clone(), client, deadline_ns, gave_up: Cell::new(false) }
     }
 
-    fn begin(&self, context: &Context<'_>, command: Command) -> Poll<Result<(), VolumeError>> {
+    fn begin(&self, context: &Context<'_>, operation: Operation) -> Poll<Result<(), VolumeError>> {
         let mut disk = self.disk.borrow_mut();
         if self.gave_up.get() || disk.now_ns() >= self.deadline_ns {
             return Poll::Ready(Err(DriveError::Silent.into()));
@@ -47,7 +47,7 @@ impl DiskReader {
             disk.wake_when_done(context.waker());
             return Poll::Pending;
         }
-        match disk.begin(self.client, TAG, command, |_| Ok(())) {
+        match disk.begin(self.client, TAG, operation, |_| Ok(())) {
             Begun::Done(result) => Poll::Ready(result),
             Begun::Pending => Poll::Ready(Ok(())),
         }
@@ -83,7 +83,7 @@ impl ReadSectors for DiskReader {
         let mut sector = sector;
         for part in out.chunks_mut(most as usize) {
             let length = u32::try_from(part.len()).map_err(|_| VolumeError::OutOfRange)?;
-            poll_fn(|context| self.begin(context, Command::Read { sector, length })).await?;
+            poll_fn(|context| self.begin(context, Operation::Read { sector, length })).await?;
             poll_fn(|context| self.finish(context, part)).await?;
             sector += u64::from(length) / SECTOR_BYTES;
         }

@@ -1,13 +1,13 @@
 //! A disk among its users, on a drive that answers when told to.
 
 use super::*;
-use crate::block::Begun;
+use crate::block::{Begun, Operation};
 use crate::fake::drive::FakeDisk;
 use std::boxed::Box;
 use std::string::ToString;
 
-const READ: Command = Command::Read { sector: 0, length: 512 };
-const WRITE: Command = Command::Write { sector: 8, length: 512 };
+const READ: Operation = Operation::Read { sector: 0, length: 512 };
+const WRITE: Operation = Operation::Write { sector: 8, length: 512 };
 
 fn disk(slots: u16) -> (FakeDisk, Disk) {
     let fake = FakeDisk::new(1024, slots);
@@ -16,8 +16,8 @@ fn disk(slots: u16) -> (FakeDisk, Disk) {
     (fake, disk)
 }
 
-fn begin(disk: &mut Disk, client: ClientKey, command: Command) -> Begun {
-    disk.begin(client, Tag(7), command, |buffer| {
+fn begin(disk: &mut Disk, client: ClientKey, operation: Operation) -> Begun {
+    disk.begin(client, Tag(7), operation, |buffer| {
         buffer.fill(1);
         Ok(())
     })

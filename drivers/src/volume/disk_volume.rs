@@ -2,10 +2,8 @@
 
 use super::disk::{ClientKey, Disk, TIME_LIMIT_NS};
 use crate::block::{Begun, Done, Geometry, Operation, SECTOR_BYTES, Tag, Volume, VolumeError};
-use crate::drive::Command;
 use crate::guest::PinnedMemory;
 use alloc::rc::Rc;
-use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::ops::Range;
 
@@ -15,20 +13,18 @@ pub struct DiskVolume {
     client: ClientKey,
     sectors: Range<u64>,
     read_only: bool,
-    /// Where in the guest's memory reads under way go.
-    offsets: Vec<(Tag, u32)>,
 }
 
 impl DiskVolume {
     /// Opens `sectors` of a disk, which must lie inside of it.
     #[must_use]
     pub fn open(disk: &Rc<RefCell<Disk>>, sectors: Range<u64>, read_only: bool) -> Self {
-        let slots = usize::from(disk.borrow().facts().slots);
         let client = disk.borrow_mut().open(sectors.clone(), TIME_LIMIT_NS);
-        Self { disk: disk.clone(), client, sectors, read_only, offsets: Vec::with_capacity(slots) }
+        Self { disk: disk.clone(), client, sectors, read_only }
     }
 
-    fn command(&self, operation: Operation) -> Result<Command, VolumeError> {
+    /// The operation as the disk knows it.
+    fn on_disk(&self, operation: Operation) -> Result<Operation, VolumeError> {
         let place = |sector: u64, sectors: u64| {
             let first = self.sectors.start.checked_add(sector).ok_or(VolumeError::OutOfRange)?;
             match first.checked_add(sectors) {
@@ -42,18 +38,18 @@ impl DiskVolume {
             return Err(VolumeError::ReadOnly);
         }
         Ok(match operation {
-            Operation::Read { sector, length, .. } => {
-                Command::Read { sector: place(sector, in_sectors(length))?, length }
+            Operation::Read { sector, length } => {
+                Operation::Read { sector: place(sector, in_sectors(length))?, length }
             }
-            Operation::Write { sector, length, .. } => {
-                Command::Write { sector: place(sector, in_sectors(length))?, length }
+            Operation::Write { sector, length } => {
+                Operation::Write { sector: place(sector, in_sectors(length))?, length }
             }
-            Operation::Flush => Command::Flush,
+            Operation::Flush => Operation::Flush,
             Operation::Discard { sector, sectors } => {
-                Command::Discard { sector: place(sector, sectors.into())?, sectors }
+                Operation::Discard { sector: place(sector, sectors.into())?, sectors }
             }
             Operation::WriteZeroes { sector, sectors } => {
-                Command::WriteZeroes { sector: place(sector, sectors.into())?, sectors }
+                Operation::WriteZeroes { sector: place(sector, sectors.into())?, sectors }
             }
         })
     }
@@ -61,7 +57,9 @@ impl DiskVolume {
 
 impl Drop for DiskVolume {
     fn drop(&mut self) {
-        self.disk.borrow_mut().close(self.client);
+        let mut disk = self.disk.borrow_mut();
+        disk.close(self.client);
+        log::info!("{}: a volume is closed; so far: {:?}", disk.name(), disk.counters());
     }
 }
 
@@ -74,31 +72,21 @@ impl<P: PinnedMemory> Volume<P> for DiskVolume {
         self.disk.borrow().room(self.client)
     }
 
-    fn begin(&mut self, tag: Tag, operation: Operation, memory: &P) -> Begun {
-        let command = match self.command(operation) {
-            Ok(command) => command,
+    fn begin(&mut self, tag: Tag, operation: Operation, memory: &P, offset: u32) -> Begun {
+        let operation = match self.on_disk(operation) {
+            Ok(operation) => operation,
             Err(error) => return Begun::Done(Err(error)),
         };
         let mut disk = self.disk.borrow_mut();
         match operation {
-            // Nothing to do, and no command that a device must accept.
-            Operation::Read { length: 0, .. } | Operation::Write { length: 0, .. } => Begun::Done(Ok(())),
-            Operation::Discard { sectors: 0, .. } | Operation::WriteZeroes { sectors: 0, .. } => {
-                Begun::Done(Ok(()))
-            }
+            // Nothing to do, and nothing that a device must accept.
+            Operation::Read { length: 0, .. }
+            | Operation::Write { length: 0, .. }
+            | Operation::Discard { sectors: 0, .. }
+            | Operation::WriteZeroes { sectors: 0, .. } => Begun::Done(Ok(())),
             // What a disk without a cache has completed is durable.
             Operation::Flush if !disk.facts().has_cache => Begun::Done(Ok(())),
-            Operation::Write { offset, .. } => {
-                disk.begin(self.client, tag, command, |buffer| Ok(memory.read(offset, buffer)?))
-            }
-            Operation::Read { offset, .. } => {
-                let begun = disk.begin(self.client, tag, command, |_| Ok(()));
-                if begun == Begun::Pending {
-                    self.offsets.push((tag, offset));
-                }
-                begun
-            }
-            _ => disk.begin(self.client, tag, command, |_| Ok(())),
+            _ => disk.begin(self.client, tag, operation, |buffer| Ok(memory.read(offset, buffer)?)),
         }
     }
 
@@ -106,14 +94,11 @@ impl<P: PinnedMemory> Volume<P> for DiskVolume {
         self.disk.borrow_mut().next_done(self.client)
     }
 
-    fn finish(&mut self, done: Done, memory: &P) -> Result<(), VolumeError> {
-        let read = self.offsets.iter().position(|(tag, _)| *tag == done.tag);
-        let offset = read.map_or(0, |index| self.offsets.swap_remove(index).1);
+    fn finish(&mut self, done: Done, memory: &P, offset: u32) -> Result<(), VolumeError> {
         self.disk.borrow_mut().finish(done.outcome, |bytes| Ok(memory.write(offset, bytes)?))
     }
 
     fn cancel(&mut self) {
-        self.offsets.clear();
         self.disk.borrow_mut().cancel(self.client);
     }
 }

@@ -41,7 +41,7 @@ pub fn geometry(storage: &dyn Storage, read_only: bool) -> Geometry {
     }
 }
 
-/// Carries out `operation` on `storage`.
+/// Carries out `operation` on `storage`; its data is at `offset` of `memory`.
 ///
 /// # Errors
 /// [`VolumeError`]; whether the volume may be written is for the caller to say.
@@ -49,14 +49,15 @@ pub fn execute<P: PinnedMemory>(
     storage: &mut dyn Storage,
     operation: Operation,
     memory: &P,
+    offset: u32,
 ) -> Result<(), VolumeError> {
     match operation {
-        Operation::Read { sector, offset, length } => {
+        Operation::Read { sector, length } => {
             let range = byte_range(sector, length.into())?;
             let from = storage.bytes().get(range).ok_or(VolumeError::OutOfRange)?;
             Ok(memory.write(offset, from)?)
         }
-        Operation::Write { sector, offset, length } => {
+        Operation::Write { sector, length } => {
             let range = byte_range(sector, length.into())?;
             let to = storage.bytes_mut().get_mut(range).ok_or(VolumeError::OutOfRange)?;
             Ok(memory.read(offset, to)?)
@@ -79,8 +80,8 @@ impl<S: Storage, P: PinnedMemory> Volume<P> for RamVolume<S> {
         geometry(&self.0, false)
     }
 
-    fn begin(&mut self, _tag: Tag, operation: Operation, memory: &P) -> Begun {
-        Begun::Done(execute(&mut self.0, operation, memory))
+    fn begin(&mut self, _tag: Tag, operation: Operation, memory: &P, offset: u32) -> Begun {
+        Begun::Done(execute(&mut self.0, operation, memory, offset))
     }
 }
 

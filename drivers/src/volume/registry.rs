@@ -204,17 +204,17 @@ impl<P: PinnedMemory> Volume<P> for OpenVolume {
         }
     }
 
-    fn begin(&mut self, tag: Tag, operation: Operation, memory: &P) -> Begun {
+    fn begin(&mut self, tag: Tag, operation: Operation, memory: &P, offset: u32) -> Begun {
         let storage = match &mut self.backing {
             Backing::Ram(storage) => storage,
-            Backing::Disk(volume) => return volume.begin(tag, operation, memory),
+            Backing::Disk(volume) => return volume.begin(tag, operation, memory, offset),
         };
         let writes = !matches!(operation, Operation::Read { .. } | Operation::Flush);
         if writes && self.access == Access::ReadOnly {
             return Begun::Done(Err(VolumeError::ReadOnly));
         }
         // One loop, no re-entry: nobody holds the storage across a call.
-        Begun::Done(ram::execute(&mut **storage.borrow_mut(), operation, memory))
+        Begun::Done(ram::execute(&mut **storage.borrow_mut(), operation, memory, offset))
     }
 
     fn next_done(&mut self) -> Option<Done> {
@@ -224,10 +224,10 @@ impl<P: PinnedMemory> Volume<P> for OpenVolume {
         }
     }
 
-    fn finish(&mut self, done: Done, memory: &P) -> Result<(), VolumeError> {
+    fn finish(&mut self, done: Done, memory: &P, offset: u32) -> Result<(), VolumeError> {
         match &mut self.backing {
             Backing::Ram(_) => Ok(()),
-            Backing::Disk(volume) => volume.finish(done, memory),
+            Backing::Disk(volume) => volume.finish(done, memory, offset),
         }
     }
 

@@ -65,24 +65,29 @@ impl<P: PinnedMemory> Volume<P> for ModelDisk {
         }
     }
 
-    fn begin(&mut self, _tag: Tag, operation: Operation, memory: &P) -> Begun {
-        Begun::Done(self.execute(operation, memory))
+    fn begin(&mut self, _tag: Tag, operation: Operation, memory: &P, offset: u32) -> Begun {
+        Begun::Done(self.execute(operation, memory, offset))
     }
 }
 
 impl ModelDisk {
     /// Panics when asked for what a device model must not ask for.
-    fn execute(&self, operation: Operation, memory: &impl PinnedMemory) -> Result<(), VolumeError> {
+    fn execute(
+        &self,
+        operation: Operation,
+        memory: &impl PinnedMemory,
+        offset: u32,
+    ) -> Result<(), VolumeError> {
         self.asked.borrow_mut().push(operation);
         if self.broken.get() {
             return Err(VolumeError::OutOfRange);
         }
         let mut bytes = self.bytes.borrow_mut();
         match operation {
-            Operation::Read { sector, offset, length } => {
+            Operation::Read { sector, length } => {
                 memory.write(offset, &bytes[place(sector)..][..length as usize])?;
             }
-            Operation::Write { sector, offset, length } => {
+            Operation::Write { sector, length } => {
                 assert!(!self.read_only);
                 memory.read(offset, &mut bytes[place(sector)..][..length as usize])?;
             }

@@ -1,7 +1,8 @@
 //! A disk that does what the test says: its registers are fields, its answers are written by hand.
 
 use super::virtio_guest::{GuestHal, host_memory};
-use drivers::drive::{Command, Drive};
+use drivers::block::Operation;
+use drivers::drive::Drive;
 use drivers::fake::FakeGuestMemory;
 use drivers::hardware::block::{SetUpError, VirtioDisk};
 use std::cell::RefCell;
@@ -73,7 +74,7 @@ impl RogueDisk {
     /// Its driver, with a read of a sector under way in slot 0, which has token 0.
     pub fn reading(&self) -> VirtioDisk<GuestHal, Self> {
         let mut drive = self.set_up().unwrap();
-        drive.submit(0, Command::Read { sector: 0, length: 512 }).unwrap();
+        drive.submit(0, Operation::Read { sector: 0, length: 512 }).unwrap();
         drive.kick();
         drive
     }

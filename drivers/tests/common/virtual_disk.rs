@@ -2,7 +2,8 @@
 
 use super::ModelDisk;
 use super::virtio_guest::{GuestHal, Registers, host_memory, registers_of};
-use drivers::drive::{Command, Drive, DriveError, Finished};
+use drivers::block::Operation;
+use drivers::drive::{Drive, DriveError, Finished};
 use drivers::fake::FakeLine;
 use drivers::hardware::block::VirtioDisk;
 
@@ -24,8 +25,8 @@ impl VirtualDisk {
 }
 
 /// Reads one sector.
-pub fn read_at(sector: u16) -> Command {
-    Command::Read { sector: sector.into(), length: 512 }
+pub fn read_at(sector: u16) -> Operation {
+    Operation::Read { sector: sector.into(), length: 512 }
 }
 
 /// All commands that are finished, with their slots.
@@ -36,7 +37,7 @@ pub fn finish_all(drive: &mut impl Drive) -> Vec<(u16, Result<(), DriveError>)> 
 }
 
 /// What comes of a command alone.
-pub fn finished(drive: &mut impl Drive, slot: u16, command: Command) -> Result<(), DriveError> {
+pub fn finished(drive: &mut impl Drive, slot: u16, command: Operation) -> Result<(), DriveError> {
     drive.submit(slot, command).unwrap();
     drive.kick();
     let [(of, result)] = finish_all(drive)[..] else { panic!("one command, one answer") };
