@@ -209,10 +209,11 @@ impl Disk {
         }
     }
 
-    /// When [`Self::poll`] must be called even if no interrupt comes.
+    /// When [`Self::poll`] must be called even if no interrupt comes; none if nothing is under way.
     #[must_use]
     pub fn deadline_ns(&self) -> Option<u64> {
-        Some(self.next_deadline_ns).filter(|deadline| *deadline != u64::MAX)
+        let is_idle = self.free.len() == self.slots.len();
+        Some(self.next_deadline_ns).filter(|deadline| !is_idle && *deadline != u64::MAX)
     }
 
     /// The time of the last [`Self::poll`].

@@ -150,3 +150,14 @@ fn more_users_than_slots_take_turns() {
     disk.poll(0);
     assert_eq!((disk.room(first), disk.room(second)), (1, 0));
 }
+
+#[test]
+fn a_disk_with_nothing_to_do_wakes_nobody() {
+    let (fake, mut disk) = disk(2);
+    let client = disk.open(0..1024, TIME_LIMIT_NS);
+    assert_eq!(begin(&mut disk, client, WRITE), Begun::Pending);
+    assert_eq!(disk.deadline_ns(), Some(TIME_LIMIT_NS));
+    fake.carry_out_all();
+    disk.poll(1);
+    assert_eq!(disk.deadline_ns(), None);
+}
