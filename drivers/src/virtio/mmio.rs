@@ -41,8 +41,6 @@ pub enum Effect {
     None,
     /// Call [`MmioDevice::process`] soon.
     Work,
-    /// The device was reset: what was to be done for it is void.
-    Reset,
 }
 
 /// What a call of [`MmioDevice::process`] or [`MmioDevice::poll`] did.
@@ -276,7 +274,7 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
             Step::Ignored => Effect::None,
             Step::Reset => {
                 self.reset();
-                Effect::Reset
+                Effect::None
             }
             Step::To(status) => {
                 self.status = status;

@@ -162,12 +162,6 @@ impl<P: PinnedMemory> Queue<P> {
         })
     }
 
-    /// Number of descriptors.
-    #[must_use]
-    pub fn size(&self) -> u16 {
-        self.size
-    }
-
     /// Whether descriptors may refer to tables.
     #[must_use]
     pub fn has_indirect(&self) -> bool {

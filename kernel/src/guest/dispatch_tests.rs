@@ -269,16 +269,6 @@ fn the_highest_port_covers_all_vcpus() {
 }
 
 #[test]
-fn clearing_the_table_leaves_nothing() {
-    let bed = Bed::with_disk();
-    bed.attach(B, 0, BASE, 8).unwrap();
-    Driver::started(&bed, B, BASE).run(READ, 0);
-    bed.table.borrow_mut().clear();
-    assert_eq!((bed.left(A), bed.left(B)), ((0, 0, 0, 0), (0, 0, 0, 0)));
-    assert!(bed.table.borrow().is_empty());
-}
-
-#[test]
 fn a_guest_that_cannot_be_served_is_not_in_the_table() {
     let bed = Bed::new();
     bed.xen.refuse(Call::BindPort, 1, crate::xen::hypercall::Errno::EPERM);

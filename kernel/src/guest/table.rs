@@ -120,12 +120,6 @@ impl GuestTable {
         }
     }
 
-    /// Stops serving everybody.
-    pub fn clear(&mut self) {
-        self.vcpus.clear();
-        self.guests.clear();
-    }
-
     /// The event ports of all vCPUs.
     pub fn ports(&self) -> impl Iterator<Item = Port> + '_ {
         self.vcpus.iter().enumerate().filter(|(_, vcpu)| vcpu.is_some()).map(|(port, _)| Port(port as u32))

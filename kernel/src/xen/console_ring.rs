@@ -108,11 +108,6 @@ impl<Notify: Fn()> ConsoleRing<Notify> {
         }
     }
 
-    /// A [`fmt::Write`] that waits like [`Self::write_blocking_bounded`], `spins` rounds at most in its whole life.
-    pub fn blocking(&mut self, spins: u32) -> Blocking<'_, Notify> {
-        Blocking { ring: self, spins }
-    }
-
     /// To the ring if nothing is before it, else to the backlog; whether the ring changed.
     fn put(&mut self, bytes: &[u8]) -> bool {
         let sent = if self.backlog.is_empty() { self.produce(bytes) } else { 0 };
@@ -165,19 +160,6 @@ impl<Notify: Fn()> Write for ConsoleRing<Notify> {
         let mut moved = self.flush();
         each_piece(text, |piece| moved |= self.put(piece));
         self.notify_if(moved);
-        Ok(())
-    }
-}
-
-/// See [`ConsoleRing::blocking`].
-pub struct Blocking<'ring, Notify: Fn()> {
-    ring: &'ring mut ConsoleRing<Notify>,
-    spins: u32,
-}
-
-impl<Notify: Fn()> Write for Blocking<'_, Notify> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        each_piece(text, |piece| self.spins = self.ring.write_blocking_bounded(piece, self.spins));
         Ok(())
     }
 }

@@ -127,18 +127,6 @@ fn blocking_write_gives_up_when_nobody_reads() {
 }
 
 #[test]
-fn blocking_write_waits_for_a_reader() {
-    let page = page_starting_at(0);
-    let seen = core::cell::RefCell::new(String::new());
-    // The reader runs whenever it is notified.
-    let mut console = ConsoleRing::new(page, || seen.borrow_mut().push_str(&read(page, 100)));
-    let text: String = (0..2000).map(|n| alloc::format!("{n:05}\n")).collect();
-    write!(console.blocking(1_000_000), "{text}").unwrap();
-    seen.borrow_mut().push_str(&read(page, OUTPUT_BYTES));
-    assert_eq!(*seen.borrow(), text.replace('\n', "\r\n"));
-}
-
-#[test]
 fn second_writer_on_the_page_goes_on_where_the_first_was() {
     let page = page_starting_at(0);
     ConsoleRing::new(page, || ()).write(b"first ");

@@ -70,21 +70,10 @@ impl EventQueue {
         Some(WatchEvent::Changed { path, token })
     }
 
-    /// Drops what the watch of `watched` with this token had to say.
-    pub fn forget(&mut self, watched: &str, token: &str) {
-        self.events.retain(|event| event.1 != token || !is_at_or_below(&event.0, watched));
-        self.bytes = self.events.iter().map(|(path, token)| path.len() + token.len()).sum();
-    }
-
     /// Drops everything.
     pub fn clear(&mut self) {
         *self = Self::default();
     }
-}
-
-fn is_at_or_below(path: &str, ancestor: &str) -> bool {
-    path.strip_prefix(ancestor)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || ancestor == "/")
 }
 
 #[cfg(test)]
@@ -148,18 +137,5 @@ mod tests {
     #[test]
     fn full_queue_has_no_rescan() {
         assert_eq!(queue_of(EVENTS_MAX).pop(), changed("backend/0", "t"));
-    }
-
-    #[test]
-    fn forgetting_a_watch_leaves_the_others() {
-        let mut queue = EventQueue::default();
-        for (path, token) in [("a", "1"), ("a/b", "1"), ("ab", "1"), ("a", "2")] {
-            queue.push(path.into(), token.into());
-        }
-        queue.forget("a", "1");
-        assert_eq!(queue.pop(), changed("ab", "1"));
-        assert_eq!(queue.pop(), changed("a", "2"));
-        assert_eq!(queue.pop(), None);
-        assert_eq!(queue.bytes, 0);
     }
 }

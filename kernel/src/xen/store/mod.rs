@@ -116,16 +116,6 @@ impl Store {
         self.call(&Message::watch(Operation::Watch, path, token)?).await.map(drop)
     }
 
-    /// Ends a watch; its events not taken yet are dropped.
-    ///
-    /// # Errors
-    /// [`StoreError::NotFound`] without such a watch.
-    pub async fn unwatch(&self, path: &str, token: &str) -> Result<(), StoreError> {
-        self.call(&Message::watch(Operation::Unwatch, path, token)?).await?;
-        self.with(|connection| connection.events().forget(path, token));
-        Ok(())
-    }
-
     /// Ends all watches, all transactions, and drops all events.
     ///
     /// # Errors

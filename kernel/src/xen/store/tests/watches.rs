@@ -26,17 +26,6 @@ fn event_wakes_the_task_that_waits() {
 }
 
 #[test]
-fn unwatch_drops_what_the_watch_had_to_say() {
-    let bed = Bed::new();
-    bed.run(bed.store.watch("a", "1")).unwrap();
-    bed.run(bed.store.watch("b", "2")).unwrap();
-    bed.settle();
-    assert_eq!(bed.run(bed.store.unwatch("a", "1")), Ok(()));
-    assert_eq!(bed.next_event(), changed("b", "2"));
-    assert_eq!(bed.run(bed.store.unwatch("a", "1")), Err(StoreError::NotFound));
-}
-
-#[test]
 fn flood_of_events_becomes_a_rescan() {
     let bed = Bed::new();
     bed.run(bed.store.watch("backend", "t")).unwrap();
