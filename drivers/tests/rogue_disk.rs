@@ -58,6 +58,15 @@ fn a_status_of_the_command_before_does_not_count() {
 }
 
 #[test]
+fn a_read_that_wrote_less_than_all_of_it_is_an_error() {
+    let disk = RogueDisk::new();
+    let mut drive = disk.reading();
+    disk.write_status(STATUS_OF_READ, OK);
+    disk.use_chain_with(0, 512);
+    assert_eq!(drive.next_finished(), answer(Err(DriveError::Io)));
+}
+
+#[test]
 fn a_token_that_is_not_under_way_breaks_the_disk() {
     let disk = RogueDisk::new();
     let mut drive = disk.reading();

@@ -243,13 +243,13 @@ impl<H: Hal, T: Transport> Drive for VirtioDisk<H, T> {
         let popped = with_buffers(parts, &form, |inputs, outputs| unsafe {
             self.queue.pop_used(token, inputs, outputs)
         });
-        if popped.is_err() {
-            return self.break_down();
-        }
+        let Ok(written) = popped else { return self.break_down() };
         self.slots.set_at_device(slot.into(), false);
         let status = self.slots.parts(slot.into()).and_then(|parts| parts.status.first().copied());
+        // What the device says it wrote, less the status: the rest of the buffer is somebody else's old data.
+        let is_whole = (written as usize).saturating_sub(1) >= form.writable;
         let result = match status {
-            Some(status) if status == request::Status::Ok as u8 => Ok(()),
+            Some(status) if status == request::Status::Ok as u8 && is_whole => Ok(()),
             Some(status) if status == request::Status::Unsupported as u8 => Err(DriveError::Unsupported),
             _ => Err(DriveError::Io),
         };

@@ -85,9 +85,15 @@ impl RogueDisk {
 
     /// Says that a chain was used, whether it was or not.
     pub fn use_chain(&self, token: u32) {
+        self.use_chain_with(token, 513);
+    }
+
+    /// The same, and says that it has written so many bytes.
+    pub fn use_chain_with(&self, token: u32, written: u32) {
         let mut state = self.0.borrow_mut();
-        let place = u64::from(state.used % 128);
-        Self::memory().poke(state.rings[2] + 4 + place * 8, &token.to_le_bytes()).unwrap();
+        let place = state.rings[2] + 4 + u64::from(state.used % 128) * 8;
+        Self::memory().poke(place, &token.to_le_bytes()).unwrap();
+        Self::memory().poke(place + 4, &written.to_le_bytes()).unwrap();
         state.used = state.used.wrapping_add(1);
         Self::memory().poke(state.rings[2] + 2, &state.used.to_le_bytes()).unwrap();
     }
