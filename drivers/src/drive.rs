@@ -8,7 +8,7 @@
 //! ```
 //! Neighbours: [`crate::hardware::block`] is the driver of virtio disks, `fake` has one that fails on demand.
 
-use crate::block::{Geometry, Operation};
+use crate::block::{Geometry, Operation, SECTOR_BYTES};
 use core::ops::Range;
 
 /// What a drive is and can do. Constant.
@@ -41,11 +41,22 @@ impl DriveFacts {
             block_bytes: self.block_bytes,
             read_only,
             transfer_bytes_max: self.buffer_bytes,
-            discard_sectors_max: self.discard_sectors_max,
-            write_zeroes_sectors_max: self.write_zeroes_sectors_max,
+            discard_sectors_max: self.range_sectors(self.discard_sectors_max),
+            write_zeroes_sectors_max: self.range_sectors(self.write_zeroes_sectors_max),
         }
     }
+
+    /// What guests may discard or zero at a time: no more than a disk does in the time of a large transfer, for others
+    /// wait meanwhile.
+    fn range_sectors(&self, most: u32) -> u32 {
+        let block_sectors = (u64::from(self.block_bytes) / SECTOR_BYTES).max(1);
+        let most = u64::from(most.min(RANGE_SECTORS_MAX)) / block_sectors * block_sectors;
+        u32::try_from(most).unwrap_or(0)
+    }
 }
+
+/// 8 MiB.
+const RANGE_SECTORS_MAX: u32 = 16384;
 
 /// Why a drive did not carry out a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,6 +1,6 @@
 //! What a device model may ask of its guest: memory, and an interrupt line.
 //!
-//! The kernel implements these traits over foreign and granted pages, `fake` over host memory. A guest
+//! The kernel implements these traits over foreign pages, `fake` over host memory. A guest
 //! keeps running on its own vCPUs while a device model reads, so **nothing here ever hands out a Rust
 //! reference to guest memory**: every access copies a value out or in, and the copy is what gets validated.
 
@@ -26,7 +26,8 @@ pub enum MemoryError {
     /// The access lies outside what was pinned.
     #[error("access outside the pinned region")]
     OutOfRange,
-    /// Ours: all slots of the window are pinned, or the hypervisor has no memory for our page tables.
+    /// Ours: this device's share of the window is pinned, or all of it, or the hypervisor has no memory for our page
+    /// tables.
     #[error("no free slot to map guest memory")]
     Exhausted,
 }

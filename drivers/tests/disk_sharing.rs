@@ -194,3 +194,44 @@ fn an_opening_that_gives_up_fails_nobody_else() {
     bed.finish(&mut [&mut guest]);
     assert_eq!(guest.status(0), OK);
 }
+
+#[test]
+fn who_asked_and_began_nothing_is_not_waited_for() {
+    let bed = bed(1);
+    let (mut first, mut second) = guests(&bed);
+    first.put(0, IN, 99_999, 512);
+    first.kick();
+    bed.finish(&mut [&mut first, &mut second]);
+    assert_eq!(first.status(0), IOERR);
+    second.put(0, IN, 0, 512);
+    second.kick();
+    bed.finish(&mut [&mut first, &mut second]);
+    assert_eq!(second.status(0), OK);
+    second.put(1, IN, 0, 512);
+    second.kick();
+    bed.finish(&mut [&mut first, &mut second]);
+    assert_eq!(second.status(1), OK);
+}
+
+#[test]
+fn a_slow_command_is_its_own_guests_trouble() {
+    let bed = bed(8);
+    let (mut first, mut second) = guests(&bed);
+    first.put_ranges(0, common::disk_bed::DISCARD, &[(0, 8)]);
+    first.kick();
+    bed.turn(&mut [&mut first, &mut second]);
+    for n in 0..20 {
+        second.put(n, IN, 0, 512);
+        second.kick();
+        bed.turn(&mut [&mut first, &mut second]);
+        bed.pass(1_000_000_000);
+        bed.carry_out(1, &mut [&mut first, &mut second]);
+        assert_eq!(second.status(n), OK);
+    }
+    assert_eq!(first.status(0), IOERR);
+    second.put(20, IN, 0, 512);
+    second.kick();
+    bed.turn(&mut [&mut first, &mut second]);
+    bed.carry_out(1, &mut [&mut first, &mut second]);
+    assert_eq!(second.status(20), OK);
+}

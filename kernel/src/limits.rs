@@ -30,7 +30,8 @@ pub const DMA_POOL_SHARE: usize = 2;
 /// Runs of frames that are tried for a size of the pool.
 pub const DMA_POOL_TRIES: usize = 8;
 
-/// Frame numbers for single pages of others: shared info and one ioreq page a guest. One second-stage table.
+/// Frame numbers for single pages of others: shared info, one ioreq page a guest, and while addresses of our own pages
+/// are asked for, the grant table and a granted page. One second-stage table.
 pub const SINGLE_PAGES: usize = 512;
 
 /// Default size of the window for guests' pages.

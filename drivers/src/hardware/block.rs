@@ -27,6 +27,8 @@ const QUEUE_SIZE: usize = 128;
 const DESCRIPTORS_PER_COMMAND: usize = 3;
 /// A disk that does not say has blocks of one sector.
 const LEAST_BLOCK_BYTES: u32 = 512;
+/// Times that the capacity is read before it changes in the middle of each.
+const CAPACITY_TRIES: usize = 8;
 /// So many commands always fit.
 pub const SLOTS_MAX: usize = QUEUE_SIZE / DESCRIPTORS_PER_COMMAND;
 
@@ -34,7 +36,9 @@ pub const SLOTS_MAX: usize = QUEUE_SIZE / DESCRIPTORS_PER_COMMAND;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SetUpError {
     /// It is not a virtio 1.x device.
-    #[error("it is a legacy device: virtio 1.0 or later is needed")]
+    #[error(
+        "it is a legacy device, and virtio 1.0 or later is needed (QEMU: -global virtio-mmio.force-legacy=false)"
+    )]
     Legacy,
     /// It refuses the features that we chose among its own.
     #[error("it refuses the features offered by itself")]
@@ -104,12 +108,15 @@ fn read_facts<T: Transport>(transport: &T, features: Features) -> Result<DriveFa
     let read = |offset| transport.read_config_space::<u32>(offset).unwrap_or(0);
     let read_if = |feature, offset| if features.contains(feature) { read(offset) } else { 0 };
     // In two halves: what is changed in between is told by the generation.
-    let sectors = transport.read_consistent(|| {
-        let low = transport.read_config_space::<u32>(offset_of!(Config, capacity))?;
-        let high = transport.read_config_space::<u32>(offset_of!(Config, capacity) + 4)?;
-        Ok(u64::from(high) << 32 | u64::from(low))
-    });
-    let sectors = sectors.map_err(|_| SetUpError::Configuration("there is none"))?;
+    let capacity = offset_of!(Config, capacity);
+    transport.read_config_space::<u32>(capacity).map_err(|_| SetUpError::Configuration("there is none"))?;
+    let read_capacity = || {
+        let before = transport.read_config_generation();
+        let sectors = u64::from(read(capacity + 4)) << 32 | u64::from(read(capacity));
+        (before == transport.read_config_generation()).then_some(sectors)
+    };
+    let sectors = (0..CAPACITY_TRIES).find_map(|_| read_capacity());
+    let sectors = sectors.ok_or(SetUpError::Configuration("it never stays as it is"))?;
     let block_bytes = match read_if(config::BLK_SIZE, offset_of!(Config, blk_size)) {
         0 => LEAST_BLOCK_BYTES,
         bytes => bytes,

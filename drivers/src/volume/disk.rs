@@ -44,7 +44,7 @@ pub struct Counters {
     /// Commands answered with an error.
     pub errors: u64,
     /// Commands not answered in time.
-    pub silent: u64,
+    pub late: u64,
 }
 
 /// Whose commands.
@@ -58,8 +58,8 @@ struct Client {
     time_limit_ns: u64,
     /// Slots that it holds.
     held: usize,
-    /// It asked for a slot when there were fewer slots than users, and has not begun anything since.
-    asks: Cell<bool>,
+    /// The turn in which it asked for a slot when there were fewer slots than users; 0 if it has got one since.
+    asked: Cell<u64>,
     /// Number of its last command among all commands.
     last_command: u64,
     /// Its commands that are done, in order.
@@ -84,8 +84,6 @@ enum Holder {
     Abandoned {
         /// Who began it, and is still there: it counts as theirs, or resets would win more than a share of the slots.
         of: Option<ClientKey>,
-        /// Because it did not answer in time.
-        is_silent: bool,
     },
     /// A user, who has not yet taken what was read.
     User(ClientKey),
@@ -101,18 +99,22 @@ pub struct Disk {
     clients: Slab<Client>,
     /// Abandoned commands that may still write.
     abandoned_writes: usize,
-    /// Commands that were not answered in time, and are not yet.
-    silent: usize,
+    /// It has answered nothing for [`TIME_LIMIT_NS`].
+    is_silent: bool,
+    /// When it last answered.
+    last_answer_ns: u64,
     is_broken: bool,
     must_kick: bool,
     interrupts_wanted: bool,
-    /// The time of the last [`Self::poll`].
+    /// The time of the last [`Self::poll`], and its number.
     now_ns: u64,
+    turn: u64,
     /// No command at the device has to be answered earlier.
     next_deadline_ns: u64,
     counters: Counters,
-    /// Woken when a command is done or a slot is free.
+    /// Woken when a command is done or a slot is free, or at the deadline.
     wakers: Vec<Waker>,
+    wake_deadline_ns: u64,
 }
 
 impl Disk {
@@ -128,14 +130,17 @@ impl Disk {
             free: (0..facts.slots).rev().collect(),
             clients: Slab::new(),
             abandoned_writes: 0,
-            silent: 0,
+            is_silent: false,
+            last_answer_ns: 0,
             is_broken: false,
             must_kick: false,
             interrupts_wanted: false,
             now_ns: 0,
+            turn: 2,
             next_deadline_ns: u64::MAX,
             counters: Counters::default(),
             wakers: Vec::new(),
+            wake_deadline_ns: u64::MAX,
         }
     }
 
@@ -160,6 +165,7 @@ impl Disk {
     /// Takes what the device has finished, and gives up what took too long. Returns whether there was anything.
     pub fn poll(&mut self, now_ns: u64) -> bool {
         self.now_ns = now_ns;
+        self.turn += 1;
         if core::mem::take(&mut self.interrupts_wanted) && !self.is_broken {
             // As long as this is called, none is needed.
             self.drive.want_interrupts(false);
@@ -181,8 +187,8 @@ impl Disk {
         if now_ns >= self.next_deadline_ns {
             done |= self.give_up_late(now_ns);
         }
-        if done {
-            self.wakers.drain(..).for_each(Waker::wake);
+        if done || now_ns >= self.wake_deadline_ns {
+            self.wake_all();
         }
         done
     }
@@ -204,7 +210,8 @@ impl Disk {
     /// Takes note of an interrupt.
     pub fn interrupt(&mut self) {
         self.counters.interrupts += 1;
-        if !self.is_broken && self.drive.acknowledge_interrupt().is_err() {
+        // Always: it would stay pending.
+        if self.drive.acknowledge_interrupt().is_err() {
             self.break_down();
         }
     }
@@ -213,7 +220,8 @@ impl Disk {
     #[must_use]
     pub fn deadline_ns(&self) -> Option<u64> {
         let is_idle = self.free.len() == self.slots.len();
-        Some(self.next_deadline_ns).filter(|deadline| !is_idle && *deadline != u64::MAX)
+        let of_commands = if is_idle { u64::MAX } else { self.next_deadline_ns };
+        Some(of_commands.min(self.wake_deadline_ns)).filter(|deadline| *deadline != u64::MAX)
     }
 
     /// The time of the last [`Self::poll`].
@@ -227,7 +235,7 @@ impl Disk {
             sectors,
             time_limit_ns,
             held: 0,
-            asks: Cell::new(false),
+            asked: Cell::new(0),
             last_command: 0,
             done: VecDeque::new(),
         };
@@ -239,7 +247,7 @@ impl Disk {
         self.cancel(client);
         self.clients.try_remove(client.0);
         for taken in self.slots.iter_mut().flatten() {
-            if let Holder::Abandoned { of, .. } = &mut taken.holder {
+            if let Holder::Abandoned { of } = &mut taken.holder {
                 of.take_if(|of| *of == client);
             }
         }
@@ -247,7 +255,7 @@ impl Disk {
 
     /// How many commands a user may begin now.
     pub(super) fn room(&self, client: ClientKey) -> usize {
-        if self.is_broken || self.silent > 0 {
+        if self.is_broken || self.is_silent {
             // Each fails at once: better than to wait for what may never come.
             return usize::MAX;
         }
@@ -264,17 +272,25 @@ impl Disk {
     /// With more users than slots: whether one of the free slots is for `user`, who asks. Those come first whose last
     /// command lies furthest back.
     fn has_its_turn(&self, user: &Client) -> bool {
-        user.asks.set(true);
-        let is_ahead =
-            |(_, other): &(usize, &Client)| other.asks.get() && other.last_command < user.last_command;
+        user.asked.set(self.turn);
+        // Who has not asked since the turn before wants nothing any more.
+        let is_ahead = |(_, other): &(usize, &Client)| {
+            other.asked.get() + 1 >= self.turn && other.last_command < user.last_command
+        };
         self.clients.iter().filter(is_ahead).count() < self.free.len()
     }
 
-    /// Wakes `waker` when a command, whosever it is, is done next.
-    pub(super) fn wake_when_done(&mut self, waker: &Waker) {
+    /// Wakes `waker` when a command, whosever it is, is done next, and at `deadline_ns` at the latest.
+    pub(super) fn wake_when_done(&mut self, waker: &Waker, deadline_ns: u64) {
+        self.wake_deadline_ns = self.wake_deadline_ns.min(deadline_ns);
         if !self.wakers.iter().any(|known| known.will_wake(waker)) {
             self.wakers.push(waker.clone());
         }
+    }
+
+    fn wake_all(&mut self) {
+        self.wake_deadline_ns = u64::MAX;
+        self.wakers.drain(..).for_each(Waker::wake);
     }
 
     /// Begins a command; `fill` puts what is to be written into the buffer.
@@ -288,7 +304,7 @@ impl Disk {
         if self.is_broken {
             return Begun::Done(Err(DriveError::Broken.into()));
         }
-        if self.silent > 0 {
+        if self.is_silent {
             return Begun::Done(Err(DriveError::Silent.into()));
         }
         let (Some(user), Some(slot)) = (self.clients.get_mut(client.0), self.free.pop()) else {
@@ -306,7 +322,7 @@ impl Disk {
             return Begun::Done(Err(error));
         }
         user.held += 1;
-        user.asks.set(false);
+        user.asked.set(0);
         user.last_command = self.counters.commands + 1;
         let deadline_ns = self.now_ns.saturating_add(user.time_limit_ns);
         self.next_deadline_ns = self.next_deadline_ns.min(deadline_ns);
@@ -352,16 +368,12 @@ impl Disk {
     fn release(&mut self, slot: u16) {
         let Some(taken) = self.slots.get_mut(usize::from(slot)).and_then(Option::take) else { return };
         self.free.push(slot);
-        self.wakers.drain(..).for_each(Waker::wake);
+        self.wake_all();
         match taken.holder {
             Holder::Device(owner) | Holder::User(owner) => self.count_held(owner),
-            Holder::Abandoned { of, is_silent } => {
+            Holder::Abandoned { of } => {
                 of.into_iter().for_each(|owner| self.count_held(owner));
                 self.abandoned_writes -= usize::from(written(taken.operation).is_some());
-                self.silent -= usize::from(is_silent);
-                if is_silent && self.silent == 0 {
-                    log::warn!("{}: it answers again", self.name);
-                }
             }
         }
     }
@@ -381,6 +393,10 @@ impl Disk {
 
     /// The device has answered the command in `slot`.
     fn finished(&mut self, slot: u16, result: Result<(), DriveError>) {
+        self.last_answer_ns = self.now_ns;
+        if core::mem::take(&mut self.is_silent) {
+            log::warn!("{}: it answers again", self.name);
+        }
         let Some(taken) = self.taken(slot) else { return };
         let (tag, operation) = (taken.tag, taken.operation);
         let Holder::Device(owner) = taken.holder else { return self.release(slot) };

@@ -44,7 +44,7 @@ impl DiskReader {
             return Poll::Ready(Err(DriveError::Silent.into()));
         }
         if disk.room(self.client) == 0 {
-            disk.wake_when_done(context.waker());
+            disk.wake_when_done(context.waker(), self.deadline_ns);
             return Poll::Pending;
         }
         match disk.begin(self.client, TAG, operation, |_| Ok(())) {
@@ -56,7 +56,7 @@ impl DiskReader {
     fn finish(&self, context: &Context<'_>, out: &mut [u8]) -> Poll<Result<(), VolumeError>> {
         let mut disk = self.disk.borrow_mut();
         let Some(done) = disk.next_done(self.client) else {
-            disk.wake_when_done(context.waker());
+            disk.wake_when_done(context.waker(), self.deadline_ns);
             return Poll::Pending;
         };
         self.gave_up.set(done.outcome == Err(DriveError::Silent.into()));

@@ -44,6 +44,9 @@ pub enum OpenError {
     /// No such disk.
     #[error("there is no disk blk{0}: this driver domain has {1} physical disks")]
     NoDisk(u32, usize),
+    /// The disk is there, but could not be brought up.
+    #[error("the disk blk{0} cannot be used: the console of the driver domain says why")]
+    DeadDisk(u32),
     /// The disk cannot be written.
     #[error("the disk is read-only: give access=ro")]
     ReadOnlyDisk,
@@ -63,7 +66,8 @@ type SharedStorage = Rc<RefCell<Box<dyn Storage>>>;
 /// The volumes of this driver domain.
 pub struct Registry {
     initrd: Option<SharedStorage>,
-    disks: Vec<Rc<RefCell<Disk>>>,
+    /// None for those that cannot be used.
+    disks: Vec<Option<Rc<RefCell<Disk>>>>,
     allocate: Box<AllocateRam>,
     openings: Rc<RefCell<Slab<Opening>>>,
 }
@@ -95,11 +99,12 @@ impl Drop for Opened {
 }
 
 impl Registry {
-    /// Volumes made of the `initrd`, if there is one, of physical `disks`, and of RAM that `allocate` gives.
+    /// Volumes made of the `initrd`, if there is one, of physical `disks`, of which those that cannot be used keep their
+    /// places, and of RAM that `allocate` gives.
     #[must_use]
     pub fn new(
         initrd: Option<Box<dyn Storage>>,
-        disks: Vec<Rc<RefCell<Disk>>>,
+        disks: Vec<Option<Rc<RefCell<Disk>>>>,
         allocate: Box<AllocateRam>,
     ) -> Self {
         if let Some(storage) = &initrd {
@@ -132,6 +137,7 @@ impl Registry {
             VolumeSpec::Disk { disk: number, part } => {
                 let disk = self.disks.get(*number as usize);
                 let disk = disk.ok_or(OpenError::NoDisk(*number, self.disks.len()))?;
+                let disk = disk.as_ref().ok_or(OpenError::DeadDisk(*number))?;
                 let facts = disk.borrow().facts();
                 if facts.read_only && access == Access::ReadWrite {
                     return Err(OpenError::ReadOnlyDisk);

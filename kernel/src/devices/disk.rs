@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::rc::Rc;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 
@@ -41,39 +42,43 @@ impl Device for DiskDevice {
     }
 }
 
-/// Brings up the disks among `physical` devices, with a line in the log for each: `blk0` is the first that works. What
-/// there is of memory for devices is divided among them equally.
+/// Brings up the disks among `physical` devices, with a line in the log for each; `blk0` is the first, whether it can be
+/// used or not. What there is of memory for devices is divided among them equally.
 #[must_use]
-pub fn bring_up(physical: Vec<PhysicalDevice>, devices: &mut Devices) -> Vec<Rc<RefCell<Disk>>> {
+pub fn bring_up(physical: Vec<PhysicalDevice>, devices: &mut Devices) -> Vec<Option<Rc<RefCell<Disk>>>> {
     let is_disk = |device: &PhysicalDevice| device.transport.device_type() == DeviceType::Block;
-    let mut left = physical.iter().filter(|device| is_disk(device)).count();
-    let mut disks = Vec::new();
-    for device in physical.into_iter().filter(is_disk) {
-        let name = format!("blk{}", disks.len());
-        let slots_max = hal::free_bytes() / BUFFER_BYTES as usize / left.max(1);
-        left -= 1;
-        let drive = match VirtioDisk::<KernelHal, _>::new(device.transport, slots_max) {
-            Ok(drive) => drive,
-            Err(error) => {
-                log::error!("the disk with interrupt {} cannot be used: {error}", device.interrupt.0);
-                continue;
-            }
-        };
-        let disk = Disk::new(name, Box::new(drive));
-        let facts = disk.facts();
-        log::info!(
-            "{}: {} KiB in blocks of {}, {}, {} commands at a time",
-            disk.name(),
-            facts.sectors / (1024 / SECTOR_BYTES),
-            facts.block_bytes,
-            if facts.read_only { "read-only" } else { "writable" },
-            facts.slots
-        );
-        let disk = Rc::new(RefCell::new(disk));
-        match devices.add(device.interrupt, Rc::new(DiskDevice(disk.clone()))) {
-            Ok(()) => disks.push(disk),
-            Err(error) => log::error!("{}: no interrupt: {error}", disk.borrow().name()),
-        }
-    }
-    disks
+    let found: Vec<PhysicalDevice> = physical.into_iter().filter(is_disk).collect();
+    let count = found.len();
+    let disks = found.into_iter().enumerate().map(|(number, device)| {
+        let name = format!("blk{number}");
+        let slots_max = hal::free_bytes() / BUFFER_BYTES as usize / (count - number);
+        let interrupt = device.interrupt.0;
+        bring_up_one(name.clone(), device, slots_max, devices)
+            .inspect_err(|error| log::error!("{name}, interrupt {interrupt}: it cannot be used: {error}"))
+            .ok()
+    });
+    disks.collect()
+}
+
+fn bring_up_one(
+    name: String,
+    device: PhysicalDevice,
+    slots_max: usize,
+    devices: &mut Devices,
+) -> Result<Rc<RefCell<Disk>>, Box<dyn core::error::Error>> {
+    let drive = VirtioDisk::<KernelHal, _>::new(device.transport, slots_max)?;
+    let disk = Disk::new(name, Box::new(drive));
+    let facts = disk.facts();
+    log::info!(
+        "{}: {} KiB in blocks of {}, {}, {} commands at a time, interrupt {}",
+        disk.name(),
+        facts.sectors / (1024 / SECTOR_BYTES),
+        facts.block_bytes,
+        if facts.read_only { "read-only" } else { "writable" },
+        facts.slots,
+        device.interrupt.0,
+    );
+    let disk = Rc::new(RefCell::new(disk));
+    devices.add(device.interrupt, Rc::new(DiskDevice(disk.clone())))?;
+    Ok(disk)
 }

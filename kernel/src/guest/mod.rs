@@ -66,7 +66,6 @@ pub struct Guest {
     // Dropped in this order: devices give their pins back before the server goes.
     devices: Vec<Attached>,
     server: IoreqServer,
-    memory: ForeignMemory,
     pager: Rc<RefCell<Pager>>,
 }
 
@@ -81,8 +80,7 @@ impl Guest {
         pager: &Rc<RefCell<Pager>>,
     ) -> Result<Self, HypercallError> {
         let server = IoreqServer::new(domain, pages)?;
-        let memory = ForeignMemory::new(pager.clone(), domain);
-        Ok(Self { domain, devices: Vec::new(), server, memory, pager: pager.clone() })
+        Ok(Self { domain, devices: Vec::new(), server, pager: pager.clone() })
     }
 
     /// Which domain this is.
@@ -99,7 +97,7 @@ impl Guest {
     /// Its memory, for a device to be.
     #[must_use]
     pub fn memory(&self) -> ForeignMemory {
-        self.memory.clone()
+        ForeignMemory::new(self.pager.clone(), self.domain)
     }
 
     /// Puts `device` at guest address `base` and claims its registers.

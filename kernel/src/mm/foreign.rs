@@ -64,7 +64,7 @@ pub struct Pager {
     /// Slots in use, from the start of the window; fewer than all once Xen has no memory for our tables.
     usable: usize,
     counters: Counters,
-    /// Guests among whom the slots are shared.
+    /// Devices among which the slots are shared.
     sharers: usize,
     /// Pages to be mapped by the next hypercall, each pinned once meanwhile.
     moves: Vec<(SlotIndex, ForeignPage)>,
@@ -103,18 +103,18 @@ impl Pager {
         self.usable
     }
 
-    /// Slots that each guest may pin.
+    /// Slots that each device may pin.
     #[must_use]
     pub fn share(&self) -> usize {
         self.usable / self.sharers.max(1)
     }
 
-    /// From now on the slots are shared with one guest more.
+    /// From now on the slots are shared with one device more.
     pub fn sharer_came(&mut self) {
         self.sharers += 1;
     }
 
-    /// From now on the slots are shared with one guest less.
+    /// From now on the slots are shared with one device less.
     pub fn sharer_left(&mut self) {
         self.sharers = self.sharers.saturating_sub(1);
     }

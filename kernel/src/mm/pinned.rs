@@ -1,6 +1,6 @@
 //! Guest memory as device models see it: regions of a guest, pinned through the [`Pager`].
 //!
-//! Each guest may pin an equal share of the slots, so that none can keep the others from theirs, whatever its requests
+//! Each device may pin an equal share of the slots, so that none can keep the others from theirs, whatever its requests
 //! look like and however long a disk takes to answer them.
 
 use alloc::rc::Rc;
@@ -17,8 +17,7 @@ use crate::arch::copy;
 use crate::limits::{PAGE_BYTES, PAGES_PER_PIN};
 use crate::xen::DomainId;
 
-/// The memory of one guest, reached by foreign mapping. Clones are handles of the same memory, with one share of slots.
-#[derive(Clone)]
+/// The memory of one guest, reached by foreign mapping, with one share of the slots.
 pub struct ForeignMemory(Rc<Sharer>);
 
 /// One of those who share the slots.
@@ -90,10 +89,12 @@ impl Iterator for Frames<'_> {
 
 /// First frame and the one after the last of a region; none when it wraps around.
 fn frames_of(region: &GuestRegion) -> Option<Range<u64>> {
-    let start = region.address.0;
-    let end = start.checked_add(u64::from(region.length))?;
-    let last = if region.length == 0 { start } else { end.div_ceil(PAGE_BYTES as u64) * PAGE_BYTES as u64 };
-    Some(start / PAGE_BYTES as u64..last / PAGE_BYTES as u64)
+    let first = region.address.0 / PAGE_BYTES as u64;
+    if region.length == 0 {
+        return Some(first..first);
+    }
+    let end = region.address.0.checked_add(u64::from(region.length))?;
+    Some(first..end.div_ceil(PAGE_BYTES as u64))
 }
 
 /// Number of pages and bytes of `regions`, which must not be more than one pin may hold.

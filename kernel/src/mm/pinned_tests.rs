@@ -206,13 +206,13 @@ proptest! {
 }
 
 #[test]
-fn a_guest_that_pins_all_it_can_leaves_the_others_their_share() {
+fn a_device_that_pins_all_it_can_leaves_the_others_their_share() {
     const OTHER: DomainId = DomainId(4);
     let bed = bed(8);
     bed.xen.add_domain(OTHER, 1);
     bed.xen.populate(OTHER, RAM / PAGE..RAM / PAGE + RAM_PAGES);
     let other = ForeignMemory::new(bed.pager.clone(), OTHER);
-    let greedy = bed.memory.clone();
+    let greedy = &bed.memory;
     let _all = greedy.pin(&[region(0, 4 * PAGE_BYTES as u32)]).unwrap();
     assert!(matches!(greedy.pin(&[region(0, 1)]), Err(MemoryError::Exhausted)));
     assert!(other.pin(&[region(0, 4 * PAGE_BYTES as u32)]).is_ok());
