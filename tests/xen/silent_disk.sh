@@ -43,7 +43,7 @@ grep -o "guest: an I/O error after.*" "$CONSOLES/guest-unlucky.log"
 rounds=$(grep -c "is verified" "$CONSOLES/guest-neighbour.log")
 wait_guest_message unlucky "guest: the disk is back" 90 || fail "the slow disk does not come back"
 grep -o "guest: the disk is back.*" "$CONSOLES/guest-unlucky.log"
-[ "$(grep -c "no answer to" "$CONSOLES/guest-driver-domain.log")" -eq 1 ] || fail "the driver domain does not tell of the silent disk in one line"
+[ "$(grep -c "has stopped answering" "$CONSOLES/guest-driver-domain.log")" -eq 1 ] || fail "the driver domain does not tell of the silent disk in one line"
 [ "$(grep -c "is verified" "$CONSOLES/guest-neighbour.log")" -gt "$rounds" ] || fail "the neighbour stood still"
 
 # It is in the middle of a write that takes very long. Whoever waited for the disk, or for the time limit, would take 20 s and more.
