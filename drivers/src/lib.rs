@@ -12,7 +12,8 @@
 //! | `fake` | guests and interrupt lines made of host memory (feature `fakes`) |
 //!
 //! A request's way: [`virtio::mmio`] (register write, interrupt) → [`virtio::batch`] over [`virtio::queue`] and
-//! [`virtio::chain`] (heads popped, chains walked) → [`virtio::blk`] (parsed, carried out) → [`block::Volume`].
+//! [`virtio::chain`] (heads popped, chains walked) → [`virtio::blk`] (parsed, carried out) → [`block::Volume`]; if that is
+//! on a physical disk, → [`volume::disk`] (slots) → [`drive::Drive`].
 #![no_std]
 #![deny(unsafe_code)]
 #![cfg_attr(

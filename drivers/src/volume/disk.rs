@@ -28,8 +28,8 @@ use core::task::Waker;
 use slab::Slab;
 use trouble::written;
 
-/// In how much time a disk must answer a command. As long as Linux waits for a SCSI disk would be too long for xl; most
-/// disks answer in milliseconds, and one that repairs a sector in seconds.
+/// In how much time a disk must answer a command. Most answer in milliseconds, and one that repairs a sector in seconds;
+/// Linux gives a SCSI disk 30 s.
 pub const TIME_LIMIT_NS: u64 = 20_000_000_000;
 
 /// What a disk did.
