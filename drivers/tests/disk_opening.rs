@@ -174,3 +174,17 @@ fn an_opening_waits_once_for_a_silent_disk() {
     bed.disk.borrow_mut().poll(READ_LIMIT_NS);
     assert!(matches!(opening.as_mut().poll(context), Poll::Ready(Err(OpenError::Table(_)))));
 }
+
+#[test]
+fn a_slow_answer_gives_an_opening_no_more_time() {
+    let bed = bed();
+    let spec = VolumeSpec::Disk { disk: 0, part: FIRST };
+    let mut opening = pin!(bed.registry.open(&spec, Access::ReadWrite));
+    let context = &mut Context::from_waker(Waker::noop());
+    assert!(opening.as_mut().poll(context).is_pending());
+    bed.fake.carry_out_all();
+    bed.disk.borrow_mut().poll(READ_LIMIT_NS - 1);
+    assert!(opening.as_mut().poll(context).is_pending());
+    bed.disk.borrow_mut().poll(READ_LIMIT_NS);
+    assert!(matches!(opening.as_mut().poll(context), Poll::Ready(Err(OpenError::Table(_)))));
+}

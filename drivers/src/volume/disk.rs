@@ -55,7 +55,6 @@ pub struct ClientKey(usize);
 struct Client {
     /// The sectors that it may touch.
     sectors: Range<u64>,
-    time_limit_ns: u64,
     /// Slots that it holds.
     held: usize,
     /// The turn in which it asked for a slot when there were fewer slots than users; 0 if it has got one since.
@@ -230,15 +229,8 @@ impl Disk {
     }
 
     /// A new user of `sectors`.
-    pub(super) fn open(&mut self, sectors: Range<u64>, time_limit_ns: u64) -> ClientKey {
-        let client = Client {
-            sectors,
-            time_limit_ns,
-            held: 0,
-            asked: Cell::new(0),
-            last_command: 0,
-            done: VecDeque::new(),
-        };
+    pub(super) fn open(&mut self, sectors: Range<u64>) -> ClientKey {
+        let client = Client { sectors, held: 0, asked: Cell::new(0), last_command: 0, done: VecDeque::new() };
         ClientKey(self.clients.insert(client))
     }
 
@@ -324,7 +316,7 @@ impl Disk {
         user.held += 1;
         user.asked.set(0);
         user.last_command = self.counters.commands + 1;
-        let deadline_ns = self.now_ns.saturating_add(user.time_limit_ns);
+        let deadline_ns = self.now_ns.saturating_add(TIME_LIMIT_NS);
         self.next_deadline_ns = self.next_deadline_ns.min(deadline_ns);
         self.must_kick = true;
         self.counters.commands += 1;

@@ -6,7 +6,7 @@ use crate::block::{Begun, Operation, SECTOR_BYTES, Tag, VolumeError};
 use crate::drive::DriveError;
 use alloc::rc::Rc;
 use alloc::string::String;
-use core::cell::{Cell, RefCell};
+use core::cell::RefCell;
 use core::future::poll_fn;
 use core::task::{Context, Poll};
 
@@ -23,8 +23,6 @@ pub struct DiskReader {
     client: ClientKey,
     /// When the last answer must be there.
     deadline_ns: u64,
-    /// An answer did not come in time: nobody waits for another one.
-    gave_up: Cell<bool>,
 }
 
 impl DiskReader {
@@ -32,20 +30,16 @@ impl DiskReader {
     #[must_use]
     pub fn new(disk: &Rc<RefCell<Disk>>) -> Self {
         let sectors = 0..disk.borrow().facts().sectors;
-        let client = disk.borrow_mut().open(sectors, TIME_LIMIT_NS);
+        let client = disk.borrow_mut().open(sectors);
         let deadline_ns = disk.borrow().now_ns().saturating_add(TIME_LIMIT_NS);
         let name = disk.borrow().name().into();
-        Self { name, disk: disk.clone(), client, deadline_ns, gave_up: Cell::new(false) }
+        Self { name, disk: disk.clone(), client, deadline_ns }
     }
 
     fn begin(&self, context: &Context<'_>, operation: Operation) -> Poll<Result<(), VolumeError>> {
         let mut disk = self.disk.borrow_mut();
-        if self.gave_up.get() || disk.now_ns() >= self.deadline_ns {
-            return Poll::Ready(Err(DriveError::Silent.into()));
-        }
-        if disk.room(self.client) == 0 {
-            disk.wake_when_done(context.waker(), self.deadline_ns);
-            return Poll::Pending;
+        if disk.now_ns() >= self.deadline_ns || disk.room(self.client) == 0 {
+            return self.wait(&mut disk, context);
         }
         match disk.begin(self.client, TAG, operation, |_| Ok(())) {
             Begun::Done(result) => Poll::Ready(result),
@@ -55,15 +49,20 @@ impl DiskReader {
 
     fn finish(&self, context: &Context<'_>, out: &mut [u8]) -> Poll<Result<(), VolumeError>> {
         let mut disk = self.disk.borrow_mut();
-        let Some(done) = disk.next_done(self.client) else {
-            disk.wake_when_done(context.waker(), self.deadline_ns);
-            return Poll::Pending;
-        };
-        self.gave_up.set(done.outcome == Err(DriveError::Silent.into()));
+        let Some(done) = disk.next_done(self.client) else { return self.wait(&mut disk, context) };
         Poll::Ready(disk.finish(done.outcome, |bytes| {
             out.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
             Ok(())
         }))
+    }
+
+    /// Waits for the next thing that the disk does, unless it is too late for that.
+    fn wait(&self, disk: &mut Disk, context: &Context<'_>) -> Poll<Result<(), VolumeError>> {
+        if disk.now_ns() >= self.deadline_ns {
+            return Poll::Ready(Err(DriveError::Silent.into()));
+        }
+        disk.wake_when_done(context.waker(), self.deadline_ns);
+        Poll::Pending
     }
 }
 

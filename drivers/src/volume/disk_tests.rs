@@ -26,9 +26,9 @@ fn begin(disk: &mut Disk, client: ClientKey, operation: Operation) -> Begun {
 #[test]
 fn users_share_the_slots() {
     let (_, mut disk) = disk(8);
-    let first = disk.open(0..1024, TIME_LIMIT_NS);
+    let first = disk.open(0..1024);
     assert_eq!(disk.room(first), 8);
-    let second = disk.open(0..1024, TIME_LIMIT_NS);
+    let second = disk.open(0..1024);
     assert_eq!((disk.room(first), disk.room(second)), (4, 4));
     assert_eq!(begin(&mut disk, first, READ), Begun::Pending);
     assert_eq!((disk.room(first), disk.room(second)), (3, 4));
@@ -37,7 +37,7 @@ fn users_share_the_slots() {
 #[test]
 fn the_device_is_told_once_of_many_commands() {
     let (fake, mut disk) = disk(8);
-    let client = disk.open(0..1024, TIME_LIMIT_NS);
+    let client = disk.open(0..1024);
     assert_eq!(begin(&mut disk, client, READ), Begun::Pending);
     assert_eq!(begin(&mut disk, client, WRITE), Begun::Pending);
     disk.kick();
@@ -48,7 +48,7 @@ fn the_device_is_told_once_of_many_commands() {
 #[test]
 fn a_slot_is_free_when_what_was_read_is_taken() {
     let (fake, mut disk) = disk(1);
-    let client = disk.open(0..1024, TIME_LIMIT_NS);
+    let client = disk.open(0..1024);
     fake.state().bytes[0] = 9;
     assert_eq!(begin(&mut disk, client, READ), Begun::Pending);
     fake.carry_out_all();
@@ -66,7 +66,7 @@ fn a_slot_is_free_when_what_was_read_is_taken() {
 #[test]
 fn an_error_concerns_one_command() {
     let (fake, mut disk) = disk(8);
-    let client = disk.open(0..1024, TIME_LIMIT_NS);
+    let client = disk.open(0..1024);
     fake.state().errors.push_back(DriveError::Io);
     assert_eq!(begin(&mut disk, client, WRITE), Begun::Pending);
     assert_eq!(begin(&mut disk, client, WRITE), Begun::Pending);
@@ -80,7 +80,7 @@ fn an_error_concerns_one_command() {
 #[test]
 fn a_disk_that_does_not_answer_fails_everything_until_it_does() {
     let (fake, mut disk) = disk(8);
-    let client = disk.open(0..1024, TIME_LIMIT_NS);
+    let client = disk.open(0..1024);
     disk.poll(5);
     assert_eq!(begin(&mut disk, client, WRITE), Begun::Pending);
     assert_eq!(disk.deadline_ns(), Some(5 + TIME_LIMIT_NS));
@@ -97,10 +97,10 @@ fn a_disk_that_does_not_answer_fails_everything_until_it_does() {
 #[test]
 fn what_is_begun_later_is_not_overtaken_by_an_abandoned_write() {
     let (fake, mut disk) = disk(8);
-    let (here, elsewhere) = (disk.open(0..16, TIME_LIMIT_NS), disk.open(16..32, TIME_LIMIT_NS));
+    let (here, elsewhere) = (disk.open(0..16), disk.open(16..32));
     assert_eq!(begin(&mut disk, here, WRITE), Begun::Pending);
     disk.close(here);
-    let next = disk.open(0..16, TIME_LIMIT_NS);
+    let next = disk.open(0..16);
     assert_eq!((disk.room(next), disk.room(elsewhere)), (0, 4));
     fake.carry_out_all();
     disk.poll(0);
@@ -110,7 +110,7 @@ fn what_is_begun_later_is_not_overtaken_by_an_abandoned_write() {
 #[test]
 fn a_disk_out_of_order_fails_all_at_once() {
     let (fake, mut disk) = disk(8);
-    let client = disk.open(0..1024, TIME_LIMIT_NS);
+    let client = disk.open(0..1024);
     assert_eq!(begin(&mut disk, client, READ), Begun::Pending);
     fake.state().is_broken = true;
     assert!(disk.poll(0));
@@ -122,7 +122,7 @@ fn a_disk_out_of_order_fails_all_at_once() {
 #[test]
 fn cancelled_reads_free_their_slots() {
     let (fake, mut disk) = disk(2);
-    let client = disk.open(0..1024, TIME_LIMIT_NS);
+    let client = disk.open(0..1024);
     assert_eq!(begin(&mut disk, client, READ), Begun::Pending);
     assert_eq!(begin(&mut disk, client, READ), Begun::Pending);
     fake.carry_out(0);
@@ -137,7 +137,7 @@ fn cancelled_reads_free_their_slots() {
 #[test]
 fn more_users_than_slots_take_turns() {
     let (fake, mut disk) = disk(1);
-    let (first, second) = (disk.open(0..1024, TIME_LIMIT_NS), disk.open(0..1024, TIME_LIMIT_NS));
+    let (first, second) = (disk.open(0..1024), disk.open(0..1024));
     assert_eq!(disk.room(first), 1);
     assert_eq!(begin(&mut disk, first, WRITE), Begun::Pending);
     assert_eq!(disk.room(second), 0);
@@ -154,7 +154,7 @@ fn more_users_than_slots_take_turns() {
 #[test]
 fn a_disk_with_nothing_to_do_wakes_nobody() {
     let (fake, mut disk) = disk(2);
-    let client = disk.open(0..1024, TIME_LIMIT_NS);
+    let client = disk.open(0..1024);
     assert_eq!(begin(&mut disk, client, WRITE), Begun::Pending);
     assert_eq!(disk.deadline_ns(), Some(TIME_LIMIT_NS));
     fake.carry_out_all();

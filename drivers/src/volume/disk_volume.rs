@@ -1,6 +1,6 @@
 //! A volume on a physical disk: all of it, or the sectors of a partition.
 
-use super::disk::{ClientKey, Disk, TIME_LIMIT_NS};
+use super::disk::{ClientKey, Disk};
 use crate::block::{Begun, Done, Geometry, Operation, SECTOR_BYTES, Tag, Volume, VolumeError};
 use crate::guest::PinnedMemory;
 use alloc::rc::Rc;
@@ -19,7 +19,7 @@ impl DiskVolume {
     /// Opens `sectors` of a disk, which must lie inside of it.
     #[must_use]
     pub fn open(disk: &Rc<RefCell<Disk>>, sectors: Range<u64>, read_only: bool) -> Self {
-        let client = disk.borrow_mut().open(sectors.clone(), TIME_LIMIT_NS);
+        let client = disk.borrow_mut().open(sectors.clone());
         Self { disk: disk.clone(), client, sectors, read_only }
     }
 

@@ -35,8 +35,7 @@ impl Disk {
             is_silent |= silent_ns <= now_ns;
             let mut deadline_ns = silent_ns;
             if let Holder::Device(owner) = holder {
-                let limit_ns = self.clients.get(owner.0).map_or(TIME_LIMIT_NS, |user| user.time_limit_ns);
-                deadline_ns = begun_ns.saturating_add(limit_ns).min(silent_ns);
+                deadline_ns = begun_ns.saturating_add(TIME_LIMIT_NS);
                 if deadline_ns <= now_ns {
                     late += 1;
                     self.abandon(slot);
