@@ -170,14 +170,11 @@ impl<P: PinnedMemory> Requests<P> {
         if let Err(status) = self.read_whole(chain, &mut pending) {
             pending.status = status;
         }
-        match self.advance(&mut pending) {
-            Advance::Done => Some(self.answer(&pending)),
-            advance => self.keep(pending, advance),
-        }
+        self.go_on(pending)
     }
 
-    /// Begins the next operations of a request with none under way, until one has to be waited for. It is then to be
-    /// kept, see [`Self::keep`].
+    /// Begins the next operations of a request with none under way, until one has to be waited for: [`Self::go_on`]
+    /// keeps it then.
     fn advance(&mut self, pending: &mut Pending<P>) -> Advance {
         while let Some(operation) = pending.row.next(self.write_through)
             && pending.status == Status::Ok
@@ -199,22 +196,19 @@ impl<P: PinnedMemory> Requests<P> {
         Advance::Done
     }
 
-    /// Keeps a request, right after it was advanced, until it is its turn again.
-    fn keep(&mut self, pending: Pending<P>, advance: Advance) -> Option<Used> {
+    /// Goes on with a request of which the volume has no operation. Returns what to tell the guest if it is done; else
+    /// it is kept until it is its turn again.
+    fn go_on(&mut self, mut pending: Pending<P>) -> Option<Used> {
+        let advance = self.advance(&mut pending);
+        if advance == Advance::Done {
+            return Some(self.answer(&pending));
+        }
+        // The very key that a running operation was given.
         let key = self.pending.insert(pending);
         if advance == Advance::NoRoom {
             self.waiting.push_back(key);
         }
         None
-    }
-
-    /// Goes on with a request of which the volume has no operation. Returns what to tell the guest if it is done.
-    fn go_on(&mut self, key: usize) -> Option<Used> {
-        let mut pending = self.pending.try_remove(key)?;
-        match self.advance(&mut pending) {
-            Advance::Done => Some(self.answer(&pending)),
-            advance => self.keep(pending, advance),
-        }
     }
 
     /// Begins the next operation of a request that found no room before. Returns whether there was one and is room now,
@@ -224,7 +218,8 @@ impl<P: PinnedMemory> Requests<P> {
             return None;
         }
         let key = self.waiting.pop_front()?;
-        Some(self.go_on(key))
+        let pending = self.pending.try_remove(key)?;
+        Some(self.go_on(pending))
     }
 
     /// Takes an operation that the volume has done, if there is one. Returns whether there was, and what to tell the
@@ -253,7 +248,8 @@ impl<P: PinnedMemory> Requests<P> {
         if is_cut || self.pending.get(key)?.outstanding > 0 {
             return None;
         }
-        self.go_on(key)
+        let pending = self.pending.try_remove(key)?;
+        self.go_on(pending)
     }
 
     /// Writes the status of a request that is done, and says how many bytes were written from the start of its writable
