@@ -21,8 +21,8 @@ use drivers::virtio::blk::BlockDevice;
 use drivers::virtio::mmio::{Effect, MmioDevice, Width};
 
 use crate::mm::foreign::Pager;
-use crate::mm::physmap::SinglePages;
 use crate::mm::pinned::{ForeignMemory, ForeignPinned};
+use crate::mm::singles::SinglePages;
 use crate::xen::DomainId;
 use crate::xen::dm::RangeChange;
 use crate::xen::event::Port;

@@ -6,7 +6,7 @@ use core::cell::RefCell;
 
 use super::{Guest, Rest};
 use crate::mm::foreign::Pager;
-use crate::mm::physmap::SinglePages;
+use crate::mm::singles::SinglePages;
 use crate::xen::DomainId;
 use crate::xen::event::Port;
 use crate::xen::hypercall::HypercallError;

@@ -9,7 +9,7 @@ use alloc::rc::Rc;
 use core::cell::RefCell;
 
 use super::address::Gfn;
-use super::physmap::SinglePages;
+use super::singles::SinglePages;
 use crate::limits::PAGE_BYTES;
 use crate::xen::DomainId;
 use crate::xen::event::own_domain;

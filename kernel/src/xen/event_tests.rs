@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::*;
-use crate::mm::physmap::{SinglePage, SinglePages};
+use crate::mm::singles::{SinglePage, SinglePages};
 use crate::xen::dm;
 use crate::xen::fake::{Call, FakeXen};
 use crate::xen::hypercall::Errno;

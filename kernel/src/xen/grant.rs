@@ -9,7 +9,7 @@ use super::DomainId;
 use super::abi::{GrantEntry, MapGrant, UnmapGrant, grant, number};
 use super::hypercall::{HypercallError, call};
 use crate::mm::address::Gfn;
-use crate::mm::physmap::SinglePage;
+use crate::mm::singles::SinglePage;
 
 /// What went wrong with a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::mm::bus::{BusAddresses, SelfGrants};
-use crate::mm::physmap::SinglePages;
+use crate::mm::singles::SinglePages;
 use crate::xen::event::own_domain;
 use crate::xen::fake::{Call, FakeXen};
 use crate::xen::hypercall::Errno;

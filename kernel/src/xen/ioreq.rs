@@ -14,7 +14,7 @@ use super::abi::{IoreqSlot, ioreq};
 use super::dm::{self, RangeChange, ServerId};
 use super::event::{self, BoundPort, Port};
 use super::hypercall::HypercallError;
-use crate::mm::physmap::{SinglePage, SinglePages};
+use crate::mm::singles::{SinglePage, SinglePages};
 
 /// The ioreq server of one guest. Dropping it answers what waits, and destroys it.
 pub struct IoreqServer {
