@@ -44,7 +44,16 @@ pub trait GuestMemory {
     /// empty list, is fine and pins nothing.
     fn pin(&self, regions: &[GuestRegion]) -> Result<Self::Pinned, MemoryError>;
 
-    /// Says that `regions` will be pinned soon, so that all pages still missing are mapped by one hypercall.
+    /// Copies guest bytes from `address` on to `out`, with nothing pinned: for small things that are read once.
+    ///
+    /// # Errors
+    /// As [`Self::pin`]; `out` is then unspecified.
+    fn read(&self, address: GuestAddress, out: &mut [u8]) -> Result<(), MemoryError> {
+        let length = u32::try_from(out.len()).map_err(|_| MemoryError::OutOfRange)?;
+        self.pin(&[GuestRegion { address, length }])?.read(0, out)
+    }
+
+    /// Says that `regions` will be pinned or read soon, so that all pages still missing are mapped by one hypercall.
     /// A hint: failure shows when they are pinned.
     fn prefetch(&self, regions: &[GuestRegion]);
 }

@@ -4,7 +4,7 @@
 //! are pinned. Bounded: by [`MAX_SEGMENTS`] descriptors, tables included, whatever `next` says.
 
 use super::queue::{MAX_SIZE, Queue, QueueError};
-use crate::guest::{GuestAddress, GuestMemory, GuestRegion, PinnedMemory};
+use crate::guest::{GuestAddress, GuestMemory, GuestRegion, MemoryError, PinnedMemory};
 use alloc::vec::Vec;
 use core::ops::Range;
 use zerocopy::IntoBytes;
@@ -14,8 +14,8 @@ use zerocopy::little_endian::{U16, U32, U64};
 pub const MAX_SEGMENTS: usize = MAX_SIZE as usize;
 
 const DESCRIPTOR_BYTES: u32 = 16;
-/// Entries of an indirect table that are copied together: header, one data buffer, status.
-const TABLE_START: usize = 3;
+/// Entries of an indirect table that are copied together. Most tables are not longer.
+const ENTRIES_COPIED: u16 = 8;
 
 /// The largest indirect table that a well-formed chain has.
 pub const LARGEST_TABLE_BYTES: u32 = MAX_SIZE as u32 * DESCRIPTOR_BYTES;
@@ -85,25 +85,39 @@ impl From<RawDescriptor> for Descriptor {
     }
 }
 
-/// Our copy of the start of an indirect table: most tables are short, and one copy costs less than many.
-struct TableStart {
-    copied: [RawDescriptor; TABLE_START],
-    count: usize,
+/// Our copy of a part of an indirect table: one copy of several entries costs less than one of each.
+struct Table {
+    region: GuestRegion,
+    entries: u16,
+    /// Which of them are copied.
+    held: Range<u16>,
+    copied: [RawDescriptor; ENTRIES_COPIED as usize],
 }
 
-impl TableStart {
-    fn read<P: PinnedMemory>(table: &P, entries: u16) -> Result<Self, QueueError> {
-        let mut copied = [RawDescriptor::default(); TABLE_START];
-        let count = usize::from(entries).min(TABLE_START);
-        table.read(0, copied.get_mut(..count).unwrap_or_default().as_mut_bytes())?;
-        Ok(Self { copied, count })
+impl Table {
+    fn new(region: GuestRegion) -> Result<Self, QueueError> {
+        let entries = match u16::try_from(region.length / DESCRIPTOR_BYTES) {
+            Ok(entries @ 1..=MAX_SIZE) if region.length.is_multiple_of(DESCRIPTOR_BYTES) => entries,
+            _ => return Err(QueueError::BadIndirect),
+        };
+        Ok(Self { region, entries, held: 0..0, copied: [RawDescriptor::default(); ENTRIES_COPIED as usize] })
     }
 
-    fn descriptor<P: PinnedMemory>(&self, table: &P, index: u16) -> Result<Descriptor, QueueError> {
-        match self.copied.get(usize::from(index)) {
-            Some(raw) if usize::from(index) < self.count => Ok((*raw).into()),
-            _ => Descriptor::read(table, index),
+    /// Entry `index`; those behind it are copied with it, as a chain mostly goes on there.
+    fn descriptor<M: GuestMemory>(&mut self, memory: &M, index: u16) -> Result<Descriptor, QueueError> {
+        if index >= self.entries {
+            return Err(QueueError::NoSuchDescriptor(index));
         }
+        if !self.held.contains(&index) {
+            let count = (self.entries - index).min(ENTRIES_COPIED);
+            let part = self.copied.get_mut(..usize::from(count)).unwrap_or_default();
+            let address = self.region.address.0.checked_add(u64::from(index) * u64::from(DESCRIPTOR_BYTES));
+            let address = GuestAddress(address.ok_or(MemoryError::NotMapped(self.region.address.0))?);
+            memory.read(address, part.as_mut_bytes())?;
+            self.held = index..index + count;
+        }
+        let raw = self.copied.get(usize::from(index - self.held.start)).copied().unwrap_or_default();
+        Ok(raw.into())
     }
 }
 
@@ -199,15 +213,10 @@ impl Walk<'_> {
     }
 
     fn indirect<M: GuestMemory>(&mut self, memory: &M, table: GuestRegion) -> Result<(), QueueError> {
-        let entries = match u16::try_from(table.length / DESCRIPTOR_BYTES) {
-            Ok(entries @ 1..=MAX_SIZE) if table.length.is_multiple_of(DESCRIPTOR_BYTES) => entries,
-            _ => return Err(QueueError::BadIndirect),
-        };
-        let pinned = memory.pin(&[table])?;
-        let start = TableStart::read(&pinned, entries)?;
+        let mut table = Table::new(table)?;
         let mut index = 0;
         loop {
-            let descriptor = start.descriptor(&pinned, index)?;
+            let descriptor = table.descriptor(memory, index)?;
             if descriptor.table().is_some() {
                 return Err(QueueError::BadIndirect);
             }
@@ -216,9 +225,6 @@ impl Walk<'_> {
                 return Ok(());
             }
             index = descriptor.next;
-            if index >= entries {
-                return Err(QueueError::NoSuchDescriptor(index));
-            }
         }
     }
 
