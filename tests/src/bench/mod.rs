@@ -42,14 +42,17 @@ pub fn deterministic(name: &str, cpu: &str, xen_arguments: Vec<String>) -> Lab {
     }
 }
 
-/// Boots `lab`, and runs the script `tests/bench/NAME.sh`.
-pub fn measure(name: &str, lab: Lab, environment: &[(&str, String)]) -> Result<Measured> {
+/// Boots `lab`, and runs the script `tests/bench/NAME.sh`, for which the programs of the packages `domains` are images in `/bed`.
+pub fn measure(name: &str, lab: Lab, environment: &[(&str, String)], domains: &[&str]) -> Result<Measured> {
     let workspace = image::workspace()?;
     let parts = setup::everything(&workspace)?;
     let commit = commit();
     let image = image::build()?;
     let mut bed_files = image::bed_files(&workspace)?;
     bed_files.push(image.flat.clone());
+    for domain in domains {
+        bed_files.push(image::build_domain(domain, domain)?.flat);
+    }
     let image_bytes = fs::metadata(&image.flat)?.len();
     let files = tools::files(&workspace)?;
     let job = Job {

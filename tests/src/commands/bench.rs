@@ -30,6 +30,8 @@ enum Which {
     Disk,
     /// The start of the driver domain and of a guest's disk; the least memory
     Start,
+    /// Ways of reaching guests' memory
+    Mapping,
 }
 
 /// What the project aims at for an access to a register.
@@ -53,12 +55,12 @@ impl Options {
     }
 
     fn measure(&self, name: &str, environment: &[(&str, String)]) -> Result<Measured> {
-        measure(name, self.lab(name, &[]), environment)
+        measure(name, self.lab(name, &[]), environment, &[])
     }
 
     /// As [`Self::measure`], with what guests say through Xen's console, which a release Xen drops by default.
     fn measure_with_console(&self, name: &str) -> Result<Measured> {
-        measure(name, self.lab(name, &["guest_loglvl=all".to_owned()]), &[])
+        measure(name, self.lab(name, &["guest_loglvl=all".to_owned()]), &[], &[])
     }
 }
 
@@ -73,6 +75,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     }
     if wanted(Which::Start) {
         start(options)?;
+    }
+    if wanted(Which::Mapping) {
+        mapping(options)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -138,7 +143,7 @@ fn disk(options: &Options) -> Result<()> {
         ("DISK_BYTES", DISK_BYTES.to_string()),
     ];
     let lab = options.lab("disk", &[]).with_timeless_disks(DISK_BYTES);
-    let measured = measure("disk", lab, &environment)?;
+    let measured = measure("disk", lab, &environment, &[])?;
     let mut table = Table::new(&[
         "one request, virtual µs",
         "ours",
@@ -258,4 +263,10 @@ fn start(options: &Options) -> Result<()> {
         "starts   each five times over, the driver domain with 16 MiB\nguest    Debian's cloud kernel, 1 vCPU, 256 MiB; \
          for memory=, it writes the whole disk, drops its caches, and compares",
     )
+}
+
+fn mapping(options: &Options) -> Result<()> {
+    let measured = measure("mapping", options.lab("mapping", &[]), &[], &["mapping"])?;
+    print!("{}", measured.records.text());
+    measured.publish("", "")
 }

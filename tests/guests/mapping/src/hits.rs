@@ -1,0 +1,77 @@
+//! What it costs to pin a page that is mapped already, and to unpin it: no hypercall, no flush.
+
+use alloc::boxed::Box;
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use core::cell::RefCell;
+use core::error::Error;
+use core::hint::black_box;
+use core::iter::once;
+use core::ops::Range;
+
+use drivers::guest::{GuestAddress, GuestMemory, GuestRegion};
+use kernel::limits::PAGE_BYTES;
+use kernel::mm::foreign::{Pager, PinnedSlots};
+use kernel::mm::physmap::Window;
+use kernel::mm::pinned::ForeignMemory;
+use kernel::xen::DomainId;
+
+use crate::clock::{hz, rest, ticks};
+use crate::target::{self, Page};
+use crate::workload::{Pages, Workload};
+
+/// Times that each page of the working set is pinned.
+const ROUNDS: u64 = 20;
+
+/// Measures the pager alone, and as device models use it; what the loop itself costs is told, too.
+pub fn measure(domain: DomainId, window: &Range<usize>) -> Result<(), Box<dyn Error>> {
+    let pages = Pages::warm_up(Workload::Fitting);
+    let mut pager = Pager::new(Window::new(window));
+    let mut slots = PinnedSlots::new();
+    for page in &pages {
+        pager.prefetch(domain, once(target::frame(*page)));
+    }
+    let before = pager.counters();
+    tell("loop", &pages, |page| {
+        black_box(target::frame(page));
+        Ok(())
+    })?;
+    tell("pager", &pages, |page| {
+        slots.clear();
+        pager.pin(domain, &once(target::frame(page)), &mut slots)?;
+        for slot in &slots {
+            pager.unpin(*slot);
+        }
+        Ok(())
+    })?;
+    let pager = Rc::new(RefCell::new(pager));
+    let memory = ForeignMemory::new(pager.clone(), domain);
+    tell("guest-memory", &pages, |page| {
+        let address = GuestAddress(target::frame(page).0 * PAGE_BYTES as u64);
+        drop(black_box(memory.pin(&[GuestRegion { address, length: PAGE_BYTES as u32 }])?));
+        Ok(())
+    })?;
+    let after = pager.borrow().counters();
+    if (after.misses, after.map_calls) != (before.misses, before.map_calls) {
+        return Err("a page of the working set was not mapped".into());
+    }
+    pager.borrow_mut().forget(domain);
+    Ok(())
+}
+
+fn tell(
+    way: &str,
+    pages: &Vec<Page>,
+    mut pin: impl FnMut(Page) -> Result<(), Box<dyn Error>>,
+) -> Result<(), Box<dyn Error>> {
+    let begin = ticks();
+    for _ in 0..ROUNDS {
+        for page in pages {
+            pin(*page)?;
+        }
+    }
+    let total = ticks() - begin;
+    log::info!("bench name=hit way={way} requests={} ticks={total} hz={}", ROUNDS * pages.len() as u64, hz());
+    rest();
+    Ok(())
+}

@@ -1,0 +1,58 @@
+//! The pager: pages are pinned for a request, what is missing in a batch is mapped by one hypercall, over pages that are not in use.
+
+use alloc::boxed::Box;
+use core::error::Error;
+use core::iter::once;
+use core::ops::Range;
+
+use kernel::mm::foreign::{Pager, PinnedSlots};
+use kernel::mm::physmap::Window;
+use kernel::xen::DomainId;
+
+use super::{Counts, Way, copy_from};
+use crate::target::{self, Page};
+
+pub struct Pinned {
+    domain: DomainId,
+    pager: Pager,
+}
+
+impl Pinned {
+    /// In unpopulated address space.
+    pub fn new(domain: DomainId, window: &Range<usize>) -> Self {
+        Self { domain, pager: Pager::new(Window::new(window)) }
+    }
+}
+
+impl Way for Pinned {
+    fn read(&mut self, pages: &[Page], parts: &mut [&mut [u8]]) -> Result<(), Box<dyn Error>> {
+        if pages.len() > 1 {
+            self.pager.prefetch(self.domain, pages.iter().map(|page| target::frame(*page)));
+        }
+        let mut slots = PinnedSlots::new();
+        for (page, part) in pages.iter().zip(parts) {
+            slots.clear();
+            self.pager.pin(self.domain, &once(target::frame(*page)), &mut slots)?;
+            for slot in &slots {
+                // SAFETY: a pinned slot stays mapped.
+                unsafe { copy_from(self.pager.address(*slot), part) };
+                self.pager.unpin(*slot);
+            }
+        }
+        Ok(())
+    }
+
+    fn counts(&self) -> Counts {
+        let counters = self.pager.counters();
+        Counts {
+            misses: counters.misses,
+            hypercalls: counters.map_calls,
+            flushes: counters.evictions,
+            own_flushes: 0,
+        }
+    }
+
+    fn end(&mut self) {
+        self.pager.forget(self.domain);
+    }
+}
