@@ -5,7 +5,9 @@ use kernel::arch::timer::now_ns;
 use kernel::xen::sched;
 
 /// How long Dom0 gets to take a line from the console, so that it does not do so while something is measured.
-const REST_NS: u64 = 20_000_000;
+pub const TO_READ_A_LINE_NS: u64 = 20_000_000;
+/// How long Dom0 gets to come to rest after the creation of a domain.
+pub const TO_SETTLE_NS: u64 = 300_000_000;
 
 /// The ticks so far.
 pub fn ticks() -> u64 {
@@ -18,8 +20,8 @@ pub fn hz() -> u64 {
 }
 
 /// Gives the processor to whoever wants it for a while.
-pub fn rest() {
-    let end_ns = now_ns() + REST_NS;
+pub fn rest(duration_ns: u64) {
+    let end_ns = now_ns() + duration_ns;
     while now_ns() < end_ns {
         sched::yield_processor();
     }

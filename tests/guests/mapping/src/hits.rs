@@ -16,7 +16,7 @@ use kernel::mm::physmap::Window;
 use kernel::mm::pinned::ForeignMemory;
 use kernel::xen::DomainId;
 
-use crate::clock::{hz, rest, ticks};
+use crate::clock::{TO_READ_A_LINE_NS, hz, rest, ticks};
 use crate::target::{self, Page};
 use crate::workload::{Pages, Workload};
 
@@ -72,6 +72,6 @@ fn tell(
     }
     let total = ticks() - begin;
     log::info!("bench name=hit way={way} requests={} ticks={total} hz={}", ROUNDS * pages.len() as u64, hz());
-    rest();
+    rest(TO_READ_A_LINE_NS);
     Ok(())
 }

@@ -8,7 +8,7 @@ use drivers::volume::ram::Storage;
 use kernel::limits::PAGE_BYTES;
 use kernel::mm::frames::RamStorage;
 
-use crate::clock::{hz, rest, ticks};
+use crate::clock::{TO_READ_A_LINE_NS, hz, rest, ticks};
 use crate::target::{self, PAGES};
 use crate::ways::{Counts, Way};
 use crate::workload::{Pages, Touched, Workload};
@@ -74,7 +74,7 @@ pub fn measure<W: Way>(
         touched.count(),
     );
     way.end();
-    rest();
+    rest(TO_READ_A_LINE_NS);
     Ok(())
 }
 

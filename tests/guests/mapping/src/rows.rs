@@ -12,7 +12,7 @@ use kernel::xen::DomainId;
 use crate::measure::{BATCH_MAX, Row, measure};
 use crate::target::{PAGES, meet};
 use crate::workload::{WINDOW_PAGES, Workload};
-use crate::{hits, ways};
+use crate::{clock, hits, ways};
 
 const WORKLOADS: [Workload; 3] = [Workload::Whole, Workload::Fitting, Workload::Sequential];
 /// One by one, and as the disk path drains a queue.
@@ -26,6 +26,7 @@ pub fn measure_all(foundation: &Foundation) -> Result<(), Box<dyn Error>> {
     let window = part(&all, WINDOW_PAGES).ok_or("the window is too small")?;
     let whole = part(&all, PAGES).ok_or("the window is too small for all of the target's memory")?;
     meet(domain, &window)?;
+    clock::rest(clock::TO_SETTLE_NS);
     let mut buffers = RamStorage::zeroed(&foundation.frames, (BATCH_MAX * PAGE_BYTES) as u64)
         .ok_or("no memory for buffers")?;
 
