@@ -1,5 +1,7 @@
 //! What the benchmarks have in common: their run in the lab, the records that come back, and the tables made of them.
 
+pub mod mapping;
+mod plot;
 mod records;
 mod table;
 mod tools;
@@ -91,6 +93,13 @@ impl Measured {
             .with_context(|| format!("cannot write {}", records.display()))?;
         println!("kept in {}", self.folder.display());
         Ok(())
+    }
+
+    /// Keeps a picture in the run's folder, and returns where.
+    pub fn keep_picture(&self, name: &str, svg: &str) -> Result<PathBuf> {
+        let picture = self.folder.join(name);
+        fs::write(&picture, svg).with_context(|| format!("cannot write {}", picture.display()))?;
+        Ok(picture)
     }
 
     fn configuration(&self) -> String {

@@ -9,9 +9,9 @@ use core::hint::black_box;
 use core::iter::once;
 use core::ops::Range;
 
-use drivers::guest::{GuestAddress, GuestMemory, GuestRegion};
+use drivers::guest::GuestMemory;
 use kernel::limits::PAGE_BYTES;
-use kernel::mm::foreign::{Pager, PinnedSlots};
+use kernel::mm::foreign::{Counters, Pager, PinnedSlots};
 use kernel::mm::physmap::Window;
 use kernel::mm::pinned::ForeignMemory;
 use kernel::xen::DomainId;
@@ -22,10 +22,12 @@ use crate::workload::{Pages, Workload};
 
 /// Times that each page of the working set is pinned.
 const ROUNDS: u64 = 20;
+/// Pages that are pinned at once, as by a request of 64 KiB.
+const PAGES_AT_ONCE: Page = 16;
 
 /// Measures the pager alone, and as device models use it; what the loop itself costs is told, too.
 pub fn measure(domain: DomainId, window: &Range<usize>) -> Result<(), Box<dyn Error>> {
-    let pages = Pages::warm_up(Workload::Fitting);
+    let pages = Pages::warm_up(Workload::Fitting, PAGE_BYTES);
     let mut pager = Pager::new(Window::new(window));
     let mut slots = PinnedSlots::new();
     for page in &pages {
@@ -44,11 +46,25 @@ pub fn measure(domain: DomainId, window: &Range<usize>) -> Result<(), Box<dyn Er
         }
         Ok(())
     })?;
+    let first = pages.first().copied().unwrap_or_default();
+    pager.prefetch(domain, (first..first + PAGES_AT_ONCE).map(target::frame));
+    let before = Counters {
+        misses: before.misses + u64::from(PAGES_AT_ONCE) - 1,
+        map_calls: before.map_calls + 1,
+        ..before
+    };
+    tell("pager-16", &pages, |_| {
+        slots.clear();
+        pager.pin(domain, &(first..first + PAGES_AT_ONCE).map(target::frame), &mut slots)?;
+        for slot in &slots {
+            pager.unpin(*slot);
+        }
+        Ok(())
+    })?;
     let pager = Rc::new(RefCell::new(pager));
     let memory = ForeignMemory::new(pager.clone(), domain);
     tell("guest-memory", &pages, |page| {
-        let address = GuestAddress(target::frame(page).0 * PAGE_BYTES as u64);
-        drop(black_box(memory.pin(&[GuestRegion { address, length: PAGE_BYTES as u32 }])?));
+        drop(black_box(memory.pin(&[target::region(page, PAGE_BYTES)])?));
         Ok(())
     })?;
     let after = pager.borrow().counters();

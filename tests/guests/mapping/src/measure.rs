@@ -40,12 +40,12 @@ pub fn measure<W: Way>(
     let begin = ticks();
     let mut way = make();
     let setup_ticks = ticks() - begin;
-    for pages in Pages::warm_up(row.workload).chunks(row.batch) {
+    for pages in Pages::warm_up(row.workload, row.bytes).chunks(row.batch) {
         way.read(pages, &mut parts(buffers, row.bytes))?;
     }
     let before = way.counts();
     let mut touched = Touched::new();
-    let mut pages = Pages::new(row.workload);
+    let mut pages = Pages::new(row.workload, row.bytes);
     let mut total = 0;
     for _ in 0..row.requests as usize / row.batch {
         let batch: Vec<_> = pages.by_ref().take(row.batch).collect();

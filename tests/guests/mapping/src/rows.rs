@@ -18,6 +18,10 @@ const WORKLOADS: [Workload; 3] = [Workload::Whole, Workload::Fitting, Workload::
 /// One by one, and as the disk path drains a queue.
 const BATCHES: [usize; 2] = [1, 32];
 
+/// Bytes of a request, for comparisons by size.
+const SIZES: [usize; 8] = [512, 1024, 2048, 4096, 8192, 16384, 32768, 65536];
+const REQUESTS_BY_SIZE: u32 = 1024;
+
 /// Measures all.
 pub fn measure_all(foundation: &Foundation) -> Result<(), Box<dyn Error>> {
     let domain =
@@ -50,7 +54,22 @@ pub fn measure_all(foundation: &Foundation) -> Result<(), Box<dyn Error>> {
         measure(row("map-all", 1), buffers, || ways::all_at_start::AllAtStart::new(domain, &whole))?;
         for batch in BATCHES {
             measure(row("pin", batch), buffers, || ways::pinned::Pinned::new(domain, &window))?;
+            measure(row("guest-memory", batch), buffers, || {
+                ways::guest_memory::Devices::new(domain, &window)
+            })?;
         }
+    }
+    for bytes in SIZES.into_iter().filter(|bytes| *bytes != PAGE_BYTES) {
+        let row = |way| Row {
+            way,
+            workload: Workload::Whole,
+            batch: 1,
+            bytes,
+            requests: REQUESTS_BY_SIZE,
+            verified: true,
+        };
+        let buffers = &mut buffers;
+        measure(row("map-all"), buffers, || ways::all_at_start::AllAtStart::new(domain, &whole))?;
     }
     Ok(())
 }

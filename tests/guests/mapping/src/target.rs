@@ -5,6 +5,7 @@ use core::error::Error;
 use core::ops::Range;
 use core::ptr;
 
+use drivers::guest::{GuestAddress, GuestRegion};
 use kernel::arch::timer::now_ns;
 use kernel::limits::PAGE_BYTES;
 use kernel::mm::address::GuestFrame;
@@ -36,6 +37,12 @@ pub type Page = u32;
 /// The frame number of a page.
 pub fn frame(page: Page) -> GuestFrame {
     GuestFrame(MEMORY / PAGE_BYTES as u64 + u64::from(page))
+}
+
+/// The first bytes of a page, and what follows.
+pub fn region(page: Page, length: usize) -> GuestRegion {
+    let address = GuestAddress(frame(page).0 * PAGE_BYTES as u64);
+    GuestRegion { address, length: length as u32 }
 }
 
 /// Whether `bytes` are what a page holds from its start on.

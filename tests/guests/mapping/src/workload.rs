@@ -3,6 +3,8 @@
 use alloc::vec::Vec;
 use core::fmt;
 
+use kernel::limits::PAGE_BYTES;
+
 use crate::target::{FIRST_PAGE, PAGES, Page};
 
 /// Slots of the window of all ways that have a bounded one: a sixteenth of the target's memory.
@@ -47,22 +49,25 @@ impl Workload {
 /// The pages that a workload reads, without end.
 pub struct Pages {
     workload: Workload,
+    /// Pages that a request touches.
+    span: u32,
     random: u64,
     next: u32,
 }
 
 impl Pages {
-    /// The same ones each time.
-    pub fn new(workload: Workload) -> Self {
-        Self { workload, random: 0x2545_f491_4f6c_dd1d, next: 0 }
+    /// The same ones each time. After each of them come as many as a request of `bytes` needs.
+    pub fn new(workload: Workload, bytes: usize) -> Self {
+        let span = bytes.div_ceil(PAGE_BYTES) as u32;
+        Self { workload, span, random: 0x2545_f491_4f6c_dd1d, next: 0 }
     }
 
     /// Pages that, once read, leave nothing new to the workload but what it is about: a full window.
-    pub fn warm_up(workload: Workload) -> Vec<Page> {
+    pub fn warm_up(workload: Workload, bytes: usize) -> Vec<Page> {
         match workload {
             Workload::Fitting => (0..FITTING_PAGES).map(fitting).collect(),
             Workload::Whole | Workload::Sequential => {
-                let mut pages = Self::new(Workload::Whole);
+                let mut pages = Self::new(Workload::Whole, bytes);
                 pages.random ^= 0xffff_0000;
                 pages.take(2 * WINDOW_PAGES as usize).collect()
             }
@@ -87,7 +92,7 @@ impl Iterator for Pages {
 
     fn next(&mut self) -> Option<Page> {
         Some(match self.workload {
-            Workload::Whole => FIRST_PAGE + self.random(PAGES - FIRST_PAGE),
+            Workload::Whole => FIRST_PAGE + self.random(PAGES - FIRST_PAGE - (self.span - 1)),
             Workload::Fitting => fitting(self.random(FITTING_PAGES)),
             Workload::Sequential => {
                 let page = FIRST_PAGE + self.next;

@@ -8,7 +8,7 @@ use core::ops::Range;
 use kernel::mm::physmap::{ForeignPage, MAP_BATCH, SlotIndex, Window};
 use kernel::xen::DomainId;
 
-use super::{Counts, Way, copy_from};
+use super::{Counts, Way, copy_from, pieces};
 use crate::target::{self, FIRST_PAGE, PAGES, Page};
 
 pub struct AllAtStart {
@@ -35,11 +35,13 @@ impl AllAtStart {
 impl Way for AllAtStart {
     fn read(&mut self, pages: &[Page], parts: &mut [&mut [u8]]) -> Result<(), Box<dyn Error>> {
         for (page, part) in pages.iter().zip(parts) {
-            if self.window.page(*page as SlotIndex).is_none() {
-                return Err("a page was not mapped".into());
+            for (page, piece) in pieces(*page, part) {
+                if self.window.page(page as SlotIndex).is_none() {
+                    return Err("a page was not mapped".into());
+                }
+                // SAFETY: mapped, and never unmapped before the end.
+                unsafe { copy_from(self.window.address(page as SlotIndex), piece) };
             }
-            // SAFETY: mapped, and never unmapped before the end.
-            unsafe { copy_from(self.window.address(*page as SlotIndex), part) };
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The ways of reaching another domain's page, one file each.
 
 pub mod all_at_start;
+pub mod guest_memory;
 pub mod nothing;
 pub mod per_request;
 pub mod pinned;
@@ -10,12 +11,13 @@ use core::error::Error;
 use core::ops::Sub;
 
 use kernel::arch::copy;
+use kernel::limits::PAGE_BYTES;
 
 use crate::target::Page;
 
 /// How requests are served.
 pub trait Way {
-    /// Reads the start of `pages[i]` to `parts[i]`.
+    /// Reads what is at `pages[i]`, and after it, to `parts[i]`: one request each.
     fn read(&mut self, pages: &[Page], parts: &mut [&mut [u8]]) -> Result<(), Box<dyn Error>>;
 
     /// What has been done so far.
@@ -50,10 +52,15 @@ impl Sub for Counts {
     }
 }
 
+/// The pages that a request touches, each with what of it goes where.
+fn pieces<'a>(page: Page, part: &'a mut [u8]) -> impl Iterator<Item = (Page, &'a mut [u8])> + use<'a> {
+    (page..).zip(part.chunks_mut(PAGE_BYTES))
+}
+
 /// Copies what is at `address` to `part`.
 ///
 /// # Safety
-/// A page must be mapped there that is as long as `part`.
+/// As many bytes must be mapped there.
 unsafe fn copy_from(address: usize, part: &mut [u8]) {
     // SAFETY: the caller's contract.
     unsafe { copy::from_shared(core::ptr::with_exposed_provenance(address), part) };

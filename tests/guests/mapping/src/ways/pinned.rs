@@ -2,9 +2,9 @@
 
 use alloc::boxed::Box;
 use core::error::Error;
-use core::iter::once;
 use core::ops::Range;
 
+use kernel::limits::PAGE_BYTES;
 use kernel::mm::foreign::{Pager, PinnedSlots};
 use kernel::mm::physmap::Window;
 use kernel::xen::DomainId;
@@ -31,11 +31,12 @@ impl Way for Pinned {
         }
         let mut slots = PinnedSlots::new();
         for (page, part) in pages.iter().zip(parts) {
+            let end = page + part.len().div_ceil(PAGE_BYTES) as Page;
             slots.clear();
-            self.pager.pin(self.domain, &once(target::frame(*page)), &mut slots)?;
-            for slot in &slots {
+            self.pager.pin(self.domain, &(*page..end).map(target::frame), &mut slots)?;
+            for (slot, piece) in slots.iter().zip(part.chunks_mut(PAGE_BYTES)) {
                 // SAFETY: a pinned slot stays mapped.
-                unsafe { copy_from(self.pager.address(*slot), part) };
+                unsafe { copy_from(self.pager.address(*slot), piece) };
                 self.pager.unpin(*slot);
             }
         }
@@ -43,16 +44,21 @@ impl Way for Pinned {
     }
 
     fn counts(&self) -> Counts {
-        let counters = self.pager.counters();
-        Counts {
-            misses: counters.misses,
-            hypercalls: counters.map_calls,
-            flushes: counters.evictions,
-            own_flushes: 0,
-        }
+        counts(&self.pager)
     }
 
     fn end(&mut self) {
         self.pager.forget(self.domain);
+    }
+}
+
+/// What a pager has done so far. To replace a page takes one flush, to fill a hole none.
+pub fn counts(pager: &Pager) -> Counts {
+    let counters = pager.counters();
+    Counts {
+        misses: counters.misses,
+        hypercalls: counters.map_calls,
+        flushes: counters.evictions,
+        own_flushes: 0,
     }
 }
