@@ -109,6 +109,7 @@ fn bring_up(device_tree: usize) -> Result<Loop, Box<dyn core::error::Error>> {
     core::mem::forget(shared_info);
     let window = Window::new(&(region.start + SINGLE_PAGES * PAGE_BYTES..region.end));
     let pager = Rc::new(RefCell::new(Pager::new(window)));
+    mm::view::init(&pager);
     // SAFETY: the registers were mapped above; this is the only driver.
     let gic = unsafe { Gic::new(machine.interrupt_controller)? };
     let mut devices = Devices::new(gic, Interrupt(machine.timer_interrupt))?;
