@@ -92,6 +92,13 @@ struct State {
     counters: Counters,
 }
 
+impl State {
+    /// Takes out what is held longest, if there is no place for more.
+    fn older(&mut self) -> Option<u32> {
+        (self.held.len() == PAGES_AT_ONCE).then(|| self.held.remove(0).0)
+    }
+}
+
 /// A view: of what, and for how many.
 #[derive(Clone, Copy)]
 struct Entry {
@@ -162,6 +169,11 @@ impl<M: Mmu> Views<M> {
         }
         let pager = self.pager.upgrade().ok_or(refused)?;
         let mut pager = pager.try_borrow_mut().map_err(|_| refused)?;
+        // The access may need the page that the last fault was for, but none before.
+        let older = self.state.try_borrow_mut().map_err(|_| refused)?.older();
+        if let Some(slot) = older {
+            pager.unpin(slot);
+        }
 
         // The page and its neighbours into slots, the page first. Pages may get hidden by that, so nothing of ours is
         // borrowed meanwhile.
@@ -183,10 +195,6 @@ impl<M: Mmu> Views<M> {
         let State { tables, held, counters, .. } = &mut *state;
         counters.map_faults += u64::from(has_called);
         pinned?;
-        // Never more than two: see the rules above.
-        if held.len() == PAGES_AT_ONCE {
-            pager.unpin(held.remove(0).0);
-        }
         held.extend(slots.iter().map(|slot| (*slot, address)));
 
         // And into view.
