@@ -5,7 +5,10 @@
 //!   each unmap flushes the TLB of all our CPUs. All misses of a call are one hypercall.
 //! - A pinned slot keeps its page until the pin is given back.
 //! - Pages are unmapped when their guest goes away or gave pages back (`IOREQ_TYPE_INVALIDATE`).
+//! - A page may be shown in a view ([`super::view`]) without a pin. It is hidden there before its slot is found by another
+//!   page, or by none.
 
+use alloc::rc::Rc;
 use alloc::vec::Vec;
 
 use drivers::guest::MemoryError;
@@ -51,6 +54,15 @@ struct Slot {
     pins: u32,
     /// Used since the clock's hand last passed.
     referenced: bool,
+    /// Perhaps to be seen in a view. Only while `page` is some and `referenced` is true: the hand that takes the mark away
+    /// hides the page, so that its next use is a fault, which costs no hypercall and sets the mark again.
+    shown: bool,
+}
+
+/// Who shows pages in views.
+pub trait Viewer {
+    /// Hides a page, if it is to be seen anywhere: its slot is about to hold another. Called while the pager is borrowed.
+    fn hide(&self, page: ForeignPage);
 }
 
 /// Guests' pages in slots.
@@ -68,6 +80,7 @@ pub struct Pager {
     sharers: usize,
     /// Pages to be mapped by the next hypercall, each pinned once meanwhile.
     moves: Vec<(SlotIndex, ForeignPage)>,
+    viewer: Option<Rc<dyn Viewer>>,
 }
 
 impl Pager {
@@ -79,7 +92,7 @@ impl Pager {
         let mut moves = Vec::new();
         moves.reserve_exact(MAP_BATCH);
         Self {
-            slots: alloc::vec![Slot { page: None, next: NONE, pins: 0, referenced: false }; count],
+            slots: alloc::vec![Slot { page: None, next: NONE, pins: 0, referenced: false, shown: false }; count],
             heads: alloc::vec![NONE; hashes],
             hash_bits: hashes.trailing_zeros(),
             hand: 0,
@@ -88,7 +101,13 @@ impl Pager {
             sharers: 0,
             window,
             moves,
+            viewer: None,
         }
+    }
+
+    /// From now on `viewer` hides what [`Self::show`] lets be seen.
+    pub fn set_viewer(&mut self, viewer: Rc<dyn Viewer>) {
+        self.viewer = Some(viewer);
     }
 
     /// What has been done so far.
@@ -188,6 +207,21 @@ impl Pager {
     /// Gives one pin of the slot that holds `address` back.
     pub fn unpin_at(&mut self, address: usize) {
         self.unpin((address.wrapping_sub(self.window.address(0)) / PAGE_BYTES) as u32);
+    }
+
+    /// Whether a page is in a slot.
+    #[must_use]
+    pub fn holds(&self, page: ForeignPage) -> bool {
+        self.find(page).is_some()
+    }
+
+    /// Lets a page be seen in a view, until the viewer is told to hide it. Returns its address, if it is in a slot and was
+    /// used lately.
+    pub fn show(&mut self, page: ForeignPage) -> Option<usize> {
+        let slot = self.find(page)?;
+        let state = self.slots.get_mut(slot).filter(|state| state.referenced)?;
+        state.shown = true;
+        Some(self.window.address(slot))
     }
 
     /// Unmaps all pages of `domain` that are not pinned, and finds none of them again. Returns how many are pinned.
@@ -325,6 +359,7 @@ impl Pager {
                     return Some(slot);
                 }
                 state.referenced = false;
+                self.hide(slot);
             }
         }
         None
@@ -339,7 +374,18 @@ impl Pager {
         }
     }
 
+    /// Hides the page that a slot is found by, if it is shown.
+    fn hide(&mut self, slot: SlotIndex) {
+        let Some(state) = self.slots.get_mut(slot) else { return };
+        if core::mem::take(&mut state.shown)
+            && let (Some(page), Some(viewer)) = (state.page, &self.viewer)
+        {
+            viewer.hide(page);
+        }
+    }
+
     fn unlist(&mut self, slot: SlotIndex) {
+        self.hide(slot);
         let Some(state) = self.slots.get_mut(slot) else { return };
         let Some(page) = state.page.take() else { return };
         let next = core::mem::replace(&mut state.next, NONE);

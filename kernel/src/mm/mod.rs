@@ -12,6 +12,7 @@
 //! | `singles` | single pages of the hypervisor's, of ioreq servers, and granted ones |
 //! | `foreign` | the pager: pages of guests in the slots of a window |
 //! | `pinned` | pinned guest pages, as device models see them |
+//! | `view` | map on fault: a guest's memory as one range of addresses |
 
 pub mod address;
 pub mod bus;
@@ -25,3 +26,4 @@ pub mod heap;
 pub mod physmap;
 pub mod pinned;
 pub mod singles;
+pub mod view;
