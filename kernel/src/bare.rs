@@ -20,7 +20,7 @@ use kernel::devices::transport::PhysicalDevice;
 use kernel::devices::{disk, transport};
 use kernel::guest::control::{Control, OwnMemory};
 use kernel::guest::table::GuestTable;
-use kernel::limits::PAGE_BYTES;
+use kernel::limits::{PAGE_BYTES, VIEW_TABLES};
 use kernel::mm::bus::SelfGrants;
 use kernel::mm::dma::{DmaError, DmaPool};
 use kernel::mm::foreign::Pager;
@@ -62,7 +62,7 @@ fn bring_up(device_tree: usize) -> Result<Loop, Box<dyn core::error::Error>> {
     // Guests' pages, and interrupts.
     let window_start = window.start;
     let pager = Rc::new(RefCell::new(Pager::new(Window::new(&window))));
-    mm::view::init(&pager);
+    mm::view::init(&pager, VIEW_TABLES);
     // SAFETY: `foundation` mapped the registers; this is the only driver.
     let gic = unsafe { Gic::new(machine.interrupt_controller)? };
     let mut devices = Devices::new(gic, Interrupt(machine.timer_interrupt))?;

@@ -19,23 +19,24 @@ const TOUCHED_LEAST: f64 = 0.9;
 const SIZES: [u32; 8] = [512, 1024, 2048, 4096, 8192, 16384, 32768, 65536];
 
 /// The rows: title, the way's name, requests drained in one go.
-const WAYS: [(&str, &str, u32); 16] = [
+const WAYS: [(&str, &str, u32); 17] = [
     ("(0) the copy alone, from memory of our own", "nothing", 1),
     ("(1) mapped and unmapped for each request", "map-per-request", 1),
     ("    for 32 requests", "map-per-request", 32),
     ("(2) all mapped at the start", "map-all", 1),
     ("(3) mapped on fault, a single page", "view", 1),
     ("(4) mapped on fault, 16 pages", "view-around", 1),
+    ("    32 page tables, 35 are needed", "view-few-tables", 1),
     ("(5) pinned, replaced in place", "pin", 1),
     ("    32 requests at once", "pin", 32),
+    ("    (5) as devices use it", "guest-memory", 1),
+    ("    (5) so, 32 requests at once", "guest-memory", 32),
     ("(6) the same in ballooned slots", "pin-balloon", 1),
     ("    32 requests at once", "pin-balloon", 32),
     ("(7) grants mapped and unmapped", "grant-map", 1),
     ("    for 32 requests", "grant-map", 32),
     ("(8) grants copied", "grant-copy", 1),
     ("    for 32 requests", "grant-copy", 32),
-    ("the pager as devices use it", "guest-memory", 1),
-    ("    32 requests at once", "guest-memory", 32),
 ];
 
 const WORKLOADS: [(&str, &str); 3] = [
@@ -48,6 +49,7 @@ const WORKLOADS: [(&str, &str); 3] = [
 struct Cost {
     ns: f64,
     misses: f64,
+    faults: f64,
     hypercalls: f64,
     flushes: f64,
     own_flushes: f64,
@@ -65,6 +67,7 @@ impl Cost {
         Ok(Self {
             ns: each("ticks")? * ns_per_tick,
             misses: each("misses")?,
+            faults: each("faults")?,
             hypercalls: each("hypercalls")?,
             flushes: each("flushes")?,
             own_flushes: each("own_flushes")?,
@@ -121,6 +124,7 @@ fn workload_table(records: &Records, workload: &str) -> Result<Table> {
         "flush 10000",
         "hits, %",
         "misses",
+        "faults",
         "hypercalls",
         "flushes",
         "own flushes",
@@ -128,8 +132,8 @@ fn workload_table(records: &Records, workload: &str) -> Result<Table> {
     for (title, way, batch) in WAYS {
         let Some(cost) = cost(records, way, workload, batch, PAGE_BYTES)? else { continue };
         let times = WEIGHTS.map(|weight| number(cost.at(weight), 0));
-        let counts =
-            [cost.misses, cost.hypercalls, cost.flushes, cost.own_flushes].map(|value| number(value, 3));
+        let counts = [cost.misses, cost.faults, cost.hypercalls, cost.flushes, cost.own_flushes]
+            .map(|value| number(value, 3));
         table.row(title, times.into_iter().chain([number(100.0 * (1.0 - cost.misses), 1)]).chain(counts));
     }
     Ok(table)

@@ -35,10 +35,10 @@ pub struct Row {
 pub fn measure<W: Way>(
     row: Row,
     buffers: &mut RamStorage,
-    make: impl FnOnce() -> W,
+    make: impl FnOnce() -> Result<W, Box<dyn Error>>,
 ) -> Result<(), Box<dyn Error>> {
     let begin = ticks();
-    let mut way = make();
+    let mut way = make()?;
     let setup_ticks = ticks() - begin;
     for pages in Pages::warm_up(row.workload, row.bytes).chunks(row.batch) {
         way.read(pages, &mut parts(buffers, row.bytes))?;
@@ -61,9 +61,9 @@ pub fn measure<W: Way>(
             part.fill(0);
         }
     }
-    let Counts { misses, hypercalls, flushes, own_flushes } = way.counts() - before;
+    let Counts { misses, faults, hypercalls, flushes, own_flushes } = way.counts() - before;
     log::info!(
-        "bench name=row way={} workload={} batch={} bytes={} requests={} ticks={total} hz={} misses={misses} hypercalls={hypercalls} \
+        "bench name=row way={} workload={} batch={} bytes={} requests={} ticks={total} hz={} misses={misses} faults={faults} hypercalls={hypercalls} \
          flushes={flushes} own_flushes={own_flushes} distinct={} pages={PAGES} setup_ticks={setup_ticks}",
         row.way,
         row.workload,

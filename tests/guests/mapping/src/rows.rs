@@ -5,73 +5,97 @@ use core::error::Error;
 use core::ops::Range;
 
 use kernel::bring_up::Foundation;
-use kernel::limits::PAGE_BYTES;
+use kernel::limits::{PAGE_BYTES, VIEW_FAULT_AROUND, VIEW_TABLES};
 use kernel::mm::frames::RamStorage;
 use kernel::xen::DomainId;
 
 use crate::measure::{BATCH_MAX, Row, measure};
 use crate::target::{PAGES, meet};
+use crate::ways::all_at_start::AllAtStart;
+use crate::ways::guest_memory::Devices;
+use crate::ways::nothing::Nothing;
+use crate::ways::per_request::PerRequest;
+use crate::ways::pinned::Pinned;
+use crate::ways::view::{ENOUGH_TABLES, OnFault};
 use crate::workload::{WINDOW_PAGES, Workload};
-use crate::{clock, hits, ways};
+use crate::{clock, hits};
 
 const WORKLOADS: [Workload; 3] = [Workload::Whole, Workload::Fitting, Workload::Sequential];
-/// One by one, and as the disk path drains a queue.
-const BATCHES: [usize; 2] = [1, 32];
-
-/// Bytes of a request, for comparisons by size.
-const SIZES: [usize; 8] = [512, 1024, 2048, 4096, 8192, 16384, 32768, 65536];
+/// Bytes of a request, for comparisons by size; [`PAGE_BYTES`] is among the workloads.
+const SIZES: [usize; 7] = [512, 1024, 2048, 8192, 16384, 32768, 65536];
 const REQUESTS_BY_SIZE: u32 = 1024;
+
+/// What all rows are about.
+struct Rows {
+    domain: DomainId,
+    /// Address space of the ways that have a bounded window.
+    window: Range<usize>,
+    /// Address space for all of the target's memory.
+    whole: Range<usize>,
+    buffers: RamStorage,
+}
 
 /// Measures all.
 pub fn measure_all(foundation: &Foundation) -> Result<(), Box<dyn Error>> {
-    let domain =
-        target_domain(foundation.machine.command_line).ok_or("the command line has no target=NUMBER")?;
-    let all = foundation.window.clone();
-    let window = part(&all, WINDOW_PAGES).ok_or("the window is too small")?;
-    let whole = part(&all, PAGES).ok_or("the window is too small for all of the target's memory")?;
-    meet(domain, &window)?;
+    let domain = target_domain(foundation.machine.command_line);
+    let domain = domain.ok_or("the command line has no target=NUMBER")?;
+    let part = |pages| part(&foundation.window, pages).ok_or("the window is too small");
+    let buffers = RamStorage::zeroed(&foundation.frames, (BATCH_MAX * PAGE_BYTES) as u64);
+    let buffers = buffers.ok_or("no memory for buffers")?;
+    let mut rows = Rows { domain, window: part(WINDOW_PAGES)?, whole: part(PAGES)?, buffers };
+    meet(domain, &rows.window)?;
     clock::rest(clock::TO_SETTLE_NS);
-    let mut buffers = RamStorage::zeroed(&foundation.frames, (BATCH_MAX * PAGE_BYTES) as u64)
-        .ok_or("no memory for buffers")?;
 
-    hits::measure(domain, &window)?;
+    hits::measure(domain, &rows.window)?;
     for workload in WORKLOADS {
-        let row = |way, batch| Row {
-            way,
-            workload,
-            batch,
-            bytes: PAGE_BYTES,
-            requests: workload.requests(),
-            verified: true,
-        };
-        let buffers = &mut buffers;
-        measure(Row { verified: false, ..row("nothing", 1) }, buffers, ways::nothing::Nothing::new)?;
-        for batch in BATCHES {
-            measure(row("map-per-request", batch), buffers, || {
-                ways::per_request::PerRequest::new(domain, &window)
-            })?;
-        }
-        measure(row("map-all", 1), buffers, || ways::all_at_start::AllAtStart::new(domain, &whole))?;
-        for batch in BATCHES {
-            measure(row("pin", batch), buffers, || ways::pinned::Pinned::new(domain, &window))?;
-            measure(row("guest-memory", batch), buffers, || {
-                ways::guest_memory::Devices::new(domain, &window)
-            })?;
-        }
+        rows.one_by_one(workload)?;
+        rows.in_batches(workload)?;
     }
-    for bytes in SIZES.into_iter().filter(|bytes| *bytes != PAGE_BYTES) {
-        let row = |way| Row {
-            way,
-            workload: Workload::Whole,
-            batch: 1,
-            bytes,
-            requests: REQUESTS_BY_SIZE,
-            verified: true,
-        };
-        let buffers = &mut buffers;
-        measure(row("map-all"), buffers, || ways::all_at_start::AllAtStart::new(domain, &whole))?;
+    for bytes in SIZES {
+        rows.by_size(bytes)?;
     }
     Ok(())
+}
+
+impl Rows {
+    /// Ways that serve one request after the other, whatever waits behind it.
+    fn one_by_one(&mut self, workload: Workload) -> Result<(), Box<dyn Error>> {
+        let Self { domain, window, whole, buffers } = self;
+        let row = |way| row(way, workload, 1);
+        measure(Row { verified: false, ..row("nothing") }, buffers, || Ok(Nothing::new()))?;
+        measure(row("map-all"), buffers, || Ok(AllAtStart::new(*domain, whole)))?;
+        for (way, fault_around, tables) in [
+            ("view", 1, ENOUGH_TABLES),
+            ("view-around", VIEW_FAULT_AROUND, ENOUGH_TABLES),
+            ("view-few-tables", VIEW_FAULT_AROUND, VIEW_TABLES),
+        ] {
+            measure(row(way), buffers, || OnFault::new(*domain, window, fault_around, tables))?;
+        }
+        Ok(())
+    }
+
+    /// Ways that can serve requests together: one alone, and as many as the disk path drains from a queue at once.
+    fn in_batches(&mut self, workload: Workload) -> Result<(), Box<dyn Error>> {
+        let Self { domain, window, buffers, .. } = self;
+        for batch in [1, BATCH_MAX] {
+            let row = |way| row(way, workload, batch);
+            measure(row("map-per-request"), buffers, || Ok(PerRequest::new(*domain, window)))?;
+            measure(row("pin"), buffers, || Ok(Pinned::new(*domain, window)))?;
+            measure(row("guest-memory"), buffers, || Ok(Devices::new(*domain, window)))?;
+        }
+        Ok(())
+    }
+
+    /// Ways whose cost depends on how many bytes a request has.
+    fn by_size(&mut self, bytes: usize) -> Result<(), Box<dyn Error>> {
+        let Self { domain, whole, buffers, .. } = self;
+        let row = |way| Row { bytes, requests: REQUESTS_BY_SIZE, ..row(way, Workload::Whole, 1) };
+        measure(row("map-all"), buffers, || Ok(AllAtStart::new(*domain, whole)))
+    }
+}
+
+fn row(way: &'static str, workload: Workload, batch: usize) -> Row {
+    Row { way, workload, batch, bytes: PAGE_BYTES, requests: workload.requests(), verified: true }
 }
 
 /// The first `pages` of a range.

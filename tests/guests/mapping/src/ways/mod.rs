@@ -5,6 +5,7 @@ pub mod guest_memory;
 pub mod nothing;
 pub mod per_request;
 pub mod pinned;
+pub mod view;
 
 use alloc::boxed::Box;
 use core::error::Error;
@@ -32,6 +33,8 @@ pub trait Way {
 pub struct Counts {
     /// Pages that were not mapped when they were asked for.
     pub misses: u64,
+    /// Data aborts, those of misses among them.
+    pub faults: u64,
     pub hypercalls: u64,
     /// Flushes of the TLB by Xen, by rule: one for each valid entry of a second-stage table that is replaced or removed.
     pub flushes: u64,
@@ -45,6 +48,7 @@ impl Sub for Counts {
     fn sub(self, other: Self) -> Self {
         Self {
             misses: self.misses - other.misses,
+            faults: self.faults - other.faults,
             hypercalls: self.hypercalls - other.hypercalls,
             flushes: self.flushes - other.flushes,
             own_flushes: self.own_flushes - other.own_flushes,

@@ -59,6 +59,6 @@ pub fn counts(pager: &Pager) -> Counts {
         misses: counters.misses,
         hypercalls: counters.map_calls,
         flushes: counters.evictions,
-        own_flushes: 0,
+        ..Counts::default()
     }
 }
