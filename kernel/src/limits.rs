@@ -34,6 +34,11 @@ pub const DMA_POOL_TRIES: usize = 8;
 /// are asked for, the grant table and a granted page. One second-stage table.
 pub const SINGLE_PAGES: usize = 512;
 
+/// Free frames below which the window gives slots back that are out of our RAM ...
+pub const FRAMES_LOW: usize = 32;
+/// ... until so many are free. Above that it may take them.
+pub const FRAMES_HIGH: usize = 64;
+
 /// Default size of the window for guests' pages.
 pub const WINDOW_DEFAULT_BYTES: usize = 16 << 20;
 

@@ -7,6 +7,7 @@ use core::cell::RefCell;
 use core::ops::Range;
 
 use super::*;
+use crate::mm::physmap::MAP_BATCH;
 use crate::xen::fake::{Call, FakeXen};
 
 #[path = "foreign_model_tests.rs"]

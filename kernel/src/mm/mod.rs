@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `address` | newtypes |
+//! | `balloon` | RAM given back to Xen and got again, by which holes are made |
 //! | `bus` | where devices find our pages |
 //! | `dma` | memory that devices read and write |
 //! | `frames` | which of our RAM is free |
@@ -14,6 +15,7 @@
 //! | `pinned` | pinned guest pages, as device models see them |
 
 pub mod address;
+pub mod balloon;
 pub mod bus;
 pub mod dma;
 pub mod foreign;
