@@ -2,6 +2,7 @@
 //!
 //! | module | job |
 //! |---|---|
+//! | `bring_up` | what happens once, in every image |
 //! | [`run`] | the loop: events in, work done, sleep |
 //! | [`guest`] | a guest's life: its ioreq server, its devices, dispatch, teardown |
 //! | [`devices`] | physical devices: interrupts and deadlines |
@@ -25,6 +26,8 @@ extern crate std;
 #[cfg(target_os = "none")]
 pub mod abi;
 pub mod arch;
+#[cfg(target_os = "none")]
+pub mod bring_up;
 pub mod device_tree;
 #[cfg(target_os = "none")]
 pub mod devices;
