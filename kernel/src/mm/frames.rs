@@ -99,8 +99,10 @@ impl FrameAllocator {
     }
 
     /// Takes a lent frame back.
+    // By value: whoever gives it back has it no longer.
+    #[allow(clippy::needless_pass_by_value)]
     pub fn take_back(&mut self, frame: LentFrame) {
-        let LentFrame(gfn) = frame;
+        let gfn = frame.gfn();
         let holds = |bank: &&mut Bank| (bank.first.0..bank.first.0 + bank.count as u64).contains(&gfn.0);
         if let Some(bank) = self.banks.iter_mut().find(holds) {
             bank.take_back((gfn.0 - bank.first.0) as usize);
@@ -298,12 +300,10 @@ pub struct RamStorage {
 }
 
 impl RamStorage {
-    /// `bytes` zeroed bytes, or nothing when there are not as many frames next to each other.
+    /// `bytes` zeroed bytes in `run`; none when it is too small.
     #[must_use]
-    pub fn zeroed(owner: &Rc<RefCell<FrameAllocator>>, bytes: u64) -> Option<Self> {
-        let length = usize::try_from(bytes).ok()?;
-        let run = FrameAllocator::take(owner, length.div_ceil(PAGE_BYTES))?;
-        let mut storage = Self { run, offset: 0, length };
+    pub fn zeroed(run: FrameRun, bytes: usize) -> Option<Self> {
+        let mut storage = (bytes <= run.bytes()).then_some(Self { run, offset: 0, length: bytes })?;
         storage.bytes_mut().fill(0);
         Some(storage)
     }

@@ -10,6 +10,7 @@
 //! | `hal` | what `virtio-drivers` asks of us |
 //! | `heap` | `linked_list_allocator` behind the global allocator |
 //! | `physmap` | single owner of our guest-physical frame numbers |
+//! | `ram` | who has our RAM when it is short |
 //! | `singles` | single pages of the hypervisor's, of ioreq servers, and granted ones |
 //! | `foreign` | the pager: pages of guests in the slots of a window |
 //! | `pinned` | pinned guest pages, as device models see them |
@@ -26,4 +27,5 @@ pub mod hal;
 pub mod heap;
 pub mod physmap;
 pub mod pinned;
+pub mod ram;
 pub mod singles;
