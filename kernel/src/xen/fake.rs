@@ -349,6 +349,13 @@ impl FakeXen {
         Rc::new(RefCell::new(frames))
     }
 
+    /// Our RAM is there page by page, with tables of its own.
+    pub fn break_up(&self, frames: &Rc<RefCell<FrameAllocator>>) {
+        let mut xen = self.0.borrow_mut();
+        let range = frames.borrow().find_with_lent(frames.borrow().total()).unwrap();
+        (range.start.0..range.end.0).for_each(|gfn| assert!(xen.take_table(gfn)));
+    }
+
     /// Somebody else takes all but so many of the pages that are nobody's.
     pub fn leave_free(&self, pages: usize) {
         self.0.borrow_mut().heap.truncate(pages);

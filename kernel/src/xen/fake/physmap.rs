@@ -102,7 +102,7 @@ impl Xen {
         true
     }
 
-    fn take_table(&mut self, gfn: u64) -> bool {
+    pub fn take_table(&mut self, gfn: u64) -> bool {
         let table = gfn / TABLE_FRAMES;
         if !self.tables.contains(&table) && self.tables.len() == self.pool {
             return false;
