@@ -63,6 +63,7 @@ fn bring_up(device_tree: usize) -> Result<Loop, Box<dyn core::error::Error>> {
     // Guests' pages, and interrupts.
     let pager = Rc::new(RefCell::new(Pager::new(window)));
     let ram = Ram::new(frames.clone(), pager.clone());
+    mm::view::init(&pager);
     // SAFETY: `foundation` mapped the registers; this is the only driver.
     let gic = unsafe { Gic::new(machine.interrupt_controller)? };
     let mut devices = Devices::new(gic, Interrupt(machine.timer_interrupt))?;

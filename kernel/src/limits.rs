@@ -53,6 +53,11 @@ pub const WINDOW_BYTES_PER_PAGE: usize = 32;
 /// Pages that one pin may hold. Device models pin larger requests in pieces.
 pub const PAGES_PER_PIN: usize = 1024;
 
+/// Page tables of all views together. Two guests whose pages in the window lie in a dozen blocks of 2 MiB each.
+pub const VIEW_TABLES: usize = 32;
+/// Pages that a fault in a view maps by one hypercall: an aligned block of so many, a power of two.
+pub const VIEW_FAULT_AROUND: usize = 16;
+
 /// How long the idle loop looks for more work before it sleeps, giving the processor away at each turn. An answer
 /// often brings the next request at once, and a look costs less than a kick, or than sleeping and being woken.
 pub const POLL_NS: u64 = 60_000;

@@ -1,5 +1,5 @@
-//! What happens when the kernel itself faults: a readable dump, and the end of the domain. Only a look at a register
-//! that may not be there ([`super::probe`]) goes on.
+//! What happens when the kernel itself faults: a readable dump, and the end of the domain. What goes on: a look at a
+//! register that may not be there ([`super::probe`]), and a copy from or to a view ([`super::view_mmu`]).
 
 use boot::ExceptionFrame;
 
@@ -27,7 +27,7 @@ fn class(esr: u64) -> &'static str {
 /// Called by `vectors.S` on the exception stack.
 #[unsafe(no_mangle)]
 extern "C" fn exception_entry(frame: &mut ExceptionFrame, vector: u64) {
-    if super::probe::resume(frame) {
+    if super::probe::resume(frame) || super::view_mmu::resume(frame) {
         return;
     }
     let layout = boot::image::layout();

@@ -7,6 +7,7 @@
 pub mod copy;
 pub mod single_core;
 pub mod ticks;
+pub mod view_tables;
 
 #[cfg(target_os = "none")]
 pub mod cpu;
@@ -22,3 +23,5 @@ pub mod probe;
 pub mod sleep;
 #[cfg(target_os = "none")]
 pub mod timer;
+#[cfg(target_os = "none")]
+pub mod view_mmu;

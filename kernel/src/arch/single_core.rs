@@ -8,8 +8,8 @@ use core::cell::{RefCell, RefMut};
 pub struct SingleCore<T>(RefCell<T>);
 
 // SAFETY: the kernel runs on one vCPU and starts no threads, and interrupts run no Rust, so the cell is only ever used
-// by one thread of execution; exceptions do not return to code that holds a borrow: they end the domain, but for those
-// of `probe.S`, which borrow nothing.
+// by one thread of execution. Exceptions end the domain, but for those of `probe.S`, which borrow nothing, and those of a
+// copy in a view, whose handler runs as if the copy had called it: it finds a borrow that its caller holds, and fails.
 #[cfg(target_os = "none")]
 unsafe impl<T> Sync for SingleCore<T> {}
 

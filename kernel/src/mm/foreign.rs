@@ -6,6 +6,8 @@
 //! - The slots of each guest are a ring with a clock's hand. A guest that has its fair share takes slots from itself, and
 //!   one that has less from whoever has most: who scans all its memory wears out its own slots only.
 //! - A pinned slot keeps its page until the pin is given back.
+//! - A page may be shown in a view ([`super::view`]) without a pin. It is hidden there before its slot holds another, and
+//!   when the hand takes its mark away: so its next use is a fault, which costs no hypercall and sets the mark again.
 //! - Pages are unmapped when their guest goes away or gave pages back (`IOREQ_TYPE_INVALIDATE`), and when we need the RAM
 //!   that a slot is made of.
 
@@ -49,9 +51,9 @@ pub struct Counters {
     pub unmapped: u64,
 }
 
-/// Shows pages beyond their slots, and must stop before a slot's page changes.
+/// Who shows pages in views ([`super::view`]).
 pub trait Viewer {
-    /// `page` leaves its slot now.
+    /// Hides a page, if it is to be seen anywhere: its slot is about to hold another. Called while the pager is borrowed.
     fn hide(&self, page: ForeignPage);
 }
 
@@ -99,7 +101,7 @@ impl Pager {
         }
     }
 
-    /// From now on `viewer` is told of the pages that it shows.
+    /// From now on `viewer` hides what [`Self::show`] lets be seen.
     pub fn set_viewer(&mut self, viewer: Rc<dyn Viewer>) {
         self.viewer = Some(viewer);
     }
@@ -232,11 +234,19 @@ impl Pager {
         }
     }
 
-    /// Marks the page of a slot as shown by the viewer, which is told before the page leaves.
-    pub fn show(&mut self, slot: u32) {
-        if let Some(state) = self.slots.get_mut(slot as usize) {
-            state.set_shown(true);
-        }
+    /// Whether a page is in a slot.
+    #[must_use]
+    pub fn holds(&self, page: ForeignPage) -> bool {
+        self.find(page).is_some()
+    }
+
+    /// Lets a page be seen in a view, until the viewer is told to hide it. Returns its address, if it is in a slot and was
+    /// used lately.
+    pub fn show(&mut self, page: ForeignPage) -> Option<usize> {
+        let slot = self.find(page)?;
+        let state = self.slots.get_mut(slot).filter(|state| state.is_referenced())?;
+        state.set_shown(true);
+        Some(self.window.address(slot))
     }
 
     /// Unmaps all pages of `domain` that are not pinned, and finds none of them again. Returns how many are pinned.
@@ -394,7 +404,13 @@ impl Pager {
     /// The next slot of a guest that is neither pinned nor used lately, taken out of its ring; two turns find one if
     /// there is any.
     fn victim(&mut self, holder: usize) -> Option<SlotIndex> {
-        self.holders.get_mut(holder)?.take_victim(&mut self.slots)
+        let (window, viewer) = (&self.window, &self.viewer);
+        let hide = |slot| {
+            if let (Some(viewer), Some(page)) = (viewer, window.page(slot)) {
+                viewer.hide(page);
+            }
+        };
+        self.holders.get_mut(holder)?.take_victim(&mut self.slots, hide)
     }
 
     /// Takes those slots out of a guest's ring, and unmaps them, where `leaves(self, slot)` says so.

@@ -465,7 +465,7 @@ fn a_page_that_is_shown_is_hidden_before_it_leaves() {
     let viewer = Rc::new(Shown(RefCell::default()));
     bed.pager.borrow_mut().set_viewer(viewer.clone());
     let slots = bed.pin(A, 0..2).unwrap();
-    bed.pager.borrow_mut().show(slots[0]);
+    assert!(bed.pager.borrow_mut().show(ForeignPage::new(A, GuestFrame(RAM)).unwrap()).is_some());
     bed.unpin(slots);
     bed.touch(B, 0..2);
     let page = ForeignPage::new(A, GuestFrame(RAM));

@@ -14,6 +14,7 @@
 //! | `singles` | single pages of the hypervisor's, of ioreq servers, and granted ones |
 //! | `foreign` | the pager: pages of guests in the slots of a window |
 //! | `pinned` | pinned guest pages, as device models see them |
+//! | `view` | map on fault: a guest's memory as one range of addresses |
 
 pub mod address;
 pub mod balloon;
@@ -29,3 +30,4 @@ pub mod physmap;
 pub mod pinned;
 pub mod ram;
 pub mod singles;
+pub mod view;

@@ -44,12 +44,21 @@ impl Holder {
         self.count += 1;
     }
 
-    /// Takes out the next slot that is neither pinned nor used lately; two turns find one if there is any.
-    pub fn take_victim(&mut self, slots: &mut [Slot]) -> Option<SlotIndex> {
+    /// Takes out the next slot that is neither pinned nor used lately; two turns find one if there is any. Calls `hide` for
+    /// slots that are shown and lose their mark.
+    pub fn take_victim(&mut self, slots: &mut [Slot], hide: impl Fn(SlotIndex)) -> Option<SlotIndex> {
         for _ in 0..2 * self.count {
             let slot = self.first(slots);
             let state = slots.get_mut(slot as usize)?;
-            if !state.is_pinned() && !state.take_referenced() {
+            if state.is_pinned() {
+                self.hand = slot;
+                continue;
+            }
+            if state.is_shown() {
+                state.set_shown(false);
+                hide(slot as usize);
+            }
+            if !state.take_referenced() {
                 let next = core::mem::replace(&mut state.ring, NONE);
                 self.count -= 1;
                 if slot == self.hand {

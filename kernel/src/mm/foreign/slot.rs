@@ -62,7 +62,7 @@ impl Slot {
         self.set(WAS_LISTED, listed);
     }
 
-    /// The viewer shows the page.
+    /// The page is perhaps to be seen in a view. Only while it is referenced, too.
     pub fn is_shown(&self) -> bool {
         self.state & SHOWN != 0
     }
@@ -71,9 +71,14 @@ impl Slot {
         self.set(SHOWN, shown);
     }
 
+    /// It was used since the hand last passed.
+    pub fn is_referenced(&self) -> bool {
+        self.state & REFERENCED != 0
+    }
+
     /// Says that it was used since the hand last passed, and that the hand passes now.
     pub fn take_referenced(&mut self) -> bool {
-        let referenced = self.state & REFERENCED != 0;
+        let referenced = self.is_referenced();
         self.state &= !REFERENCED;
         referenced
     }
