@@ -25,8 +25,9 @@ use kernel::mm::bus::SelfGrants;
 use kernel::mm::dma::{DmaError, DmaPool};
 use kernel::mm::foreign::Pager;
 use kernel::mm::frames::{FrameAllocator, RamStorage};
-use kernel::mm::physmap::Window;
+use kernel::mm::ram::Ram;
 use kernel::mm::singles::SinglePages;
+use kernel::options::Source;
 use kernel::run::Loop;
 use kernel::xen::sched::{ShutdownReason, shutdown};
 use kernel::xen::store::Store;
@@ -60,8 +61,8 @@ fn bring_up(device_tree: usize) -> Result<Loop, Box<dyn core::error::Error>> {
     }
 
     // Guests' pages, and interrupts.
-    let window_start = window.start;
-    let pager = Rc::new(RefCell::new(Pager::new(Window::new(&window))));
+    let pager = Rc::new(RefCell::new(Pager::new(window)));
+    let ram = Ram::new(frames.clone(), pager.clone());
     mm::view::init(&pager, VIEW_TABLES);
     // SAFETY: `foundation` mapped the registers; this is the only driver.
     let gic = unsafe { Gic::new(machine.interrupt_controller)? };
@@ -72,8 +73,12 @@ fn bring_up(device_tree: usize) -> Result<Loop, Box<dyn core::error::Error>> {
         machine.initrd.as_ref().map(bytes_of).and_then(|range| RamStorage::existing(&frames, &range));
     let initrd = initrd.map(|storage| Box::new(storage) as Box<dyn Storage>);
     let disks = disk::bring_up(physical_devices(&machine, &frames, &singles), &mut devices);
-    let ram = frames.clone();
-    let allocate = move |bytes| Some(Box::new(RamStorage::zeroed(&ram, bytes)?) as Box<dyn Storage>);
+    let volume_ram = ram.clone();
+    let allocate = move |bytes| {
+        let bytes = usize::try_from(bytes).ok()?;
+        let run = volume_ram.take(bytes.div_ceil(PAGE_BYTES))?;
+        Some(Box::new(RamStorage::zeroed(run, bytes)?) as Box<dyn Storage>)
+    };
     let volumes = Registry::new(initrd, disks, Box::new(allocate));
 
     // The control plane.
@@ -82,16 +87,20 @@ fn bring_up(device_tree: usize) -> Result<Loop, Box<dyn core::error::Error>> {
     let guests = Rc::new(RefCell::new(GuestTable::new(singles, pager)));
     let own_memory = OwnMemory { frames: frames.clone(), heap_free: mm::heap::free_bytes };
     let control = Control::new(store.clone(), guests.clone(), volumes, own_memory);
+    let source = match options.source {
+        Source::Unpopulated => "unpopulated address space",
+        Source::Balloon => "our own RAM",
+    };
     log::info!(
-        "{} KiB of RAM free, {} KiB of heap, window of {} MiB at {:#x}",
+        "{} KiB of RAM free, {} KiB of heap, window of up to {} KiB in {source}",
         (frames.borrow().free() * PAGE_BYTES) >> 10,
         mm::heap::free_bytes() >> 10,
-        options.window_bytes >> 20,
-        window_start,
+        (guests.borrow().pager().borrow().usable() * PAGE_BYTES) >> 10,
     );
     Ok(Loop {
         events,
         guests,
+        ram,
         devices,
         store: (store, store_port),
         console,

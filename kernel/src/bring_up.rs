@@ -12,12 +12,15 @@ use core::ptr::{self, NonNull};
 
 use crate::arch::mmu::{AddressSpace, Use};
 use crate::device_tree::Machine;
-use crate::limits::{ADDRESS_LIMIT, HEAP_MAX_BYTES, HEAP_SHARE, PAGE_BYTES, SINGLE_PAGES};
+use crate::limits::{
+    ADDRESS_LIMIT, HEAP_SHARE, HEAP_START_BYTES, PAGE_BYTES, SINGLE_PAGES, WINDOW_BYTES_PER_PAGE,
+};
 use crate::mm::address::Gfn;
+use crate::mm::balloon::Balloon;
 use crate::mm::frames::{FrameAllocator, FrameRun};
-use crate::mm::physmap::REGION_ALIGNMENT;
+use crate::mm::physmap::{REGION_ALIGNMENT, Unpopulated, Window};
 use crate::mm::singles::SinglePages;
-use crate::options::Options;
+use crate::options::{Options, Source};
 use crate::xen::abi::hvm;
 use crate::xen::console_ring::ConsoleRing;
 use crate::xen::event::{PendingEvents, Port};
@@ -36,8 +39,8 @@ pub struct Foundation {
     pub frames: Rc<RefCell<FrameAllocator>>,
     /// Frame numbers for single pages of others.
     pub singles: Rc<RefCell<SinglePages>>,
-    /// Addresses for the pager's window: mapped in our page tables, nothing is there yet.
-    pub window: Range<usize>,
+    /// Where guests' pages go.
+    pub window: Window,
     /// Pending bits of our event channels.
     pub events: PendingEvents,
     /// The port of the console, onto which the log goes from now on.
@@ -62,15 +65,16 @@ pub unsafe fn foundation(device_tree: usize) -> Result<Foundation, Box<dyn Error
 
     // The heap, right after the image.
     let gap = gap_after_image(&machine, &blob);
-    let heap = gap.start..gap.start + (gap.len() / HEAP_SHARE).min(HEAP_MAX_BYTES) / PAGE_BYTES * PAGE_BYTES;
+    let heap = gap.start..gap.start + heap_bytes(&machine, gap.len());
     // SAFETY: the gap is RAM that holds neither image nor blob nor initrd, and the frame allocator leaves it out.
     unsafe { mm::heap::init(&heap) };
     let (options, complaints) = Options::parse(machine.command_line);
     log::set_max_level(options.log);
 
     // The final address space.
-    let region_bytes = REGION_ALIGNMENT + options.window_bytes;
-    let region = find_region(&machine, region_bytes)?;
+    let window_bytes = options.window(ram_bytes(&machine));
+    let unpopulated_bytes = if options.source == Source::Balloon { 0 } else { window_bytes };
+    let region = find_region(&machine, REGION_ALIGNMENT + unpopulated_bytes)?;
     let store_page = crate::xen::hvm::parameter(hvm::PARAM_STORE_PFN)? as usize * PAGE_BYTES;
     let console_page = crate::xen::hvm::parameter(hvm::PARAM_CONSOLE_PFN)? as usize * PAGE_BYTES;
     map_everything(&machine, &region, [store_page, console_page])?;
@@ -100,7 +104,8 @@ pub unsafe fn foundation(device_tree: usize) -> Result<Foundation, Box<dyn Error
     // SAFETY: just mapped, and never unmapped: the value is forgotten.
     let events = unsafe { PendingEvents::new(pointer(shared_info.address())?.cast()) };
     core::mem::forget(shared_info);
-    let window = region.start + SINGLE_PAGES * PAGE_BYTES..region.end;
+    let unpopulated = Unpopulated::new(&(region.start + SINGLE_PAGES * PAGE_BYTES..region.end));
+    let window = Window::new(window_bytes / PAGE_BYTES, unpopulated, Balloon::new(frames.clone()));
 
     // xenstore, which nobody has spoken to yet.
     let store_port = Port(crate::xen::hvm::parameter(hvm::PARAM_STORE_EVENT)? as u32);
@@ -123,16 +128,32 @@ fn pointer(address: usize) -> Result<NonNull<u8>, &'static str> {
     NonNull::new(ptr::with_exposed_provenance_mut(address)).ok_or("Xen gave a page at address 0")
 }
 
-/// Unpopulated address space for others' pages, aligned to what one second-stage table covers.
-fn find_region(machine: &Machine<'_>, bytes: usize) -> Result<Range<usize>, &'static str> {
+/// All the RAM there is.
+fn ram_bytes(machine: &Machine<'_>) -> usize {
+    machine.memory.iter().map(|bank| bytes_of(bank).len()).sum()
+}
+
+/// What the heap has at the start, of a gap behind the image: what the pager needs for the window of the default size, and
+/// something for the rest of the kernel.
+fn heap_bytes(machine: &Machine<'_>, gap_bytes: usize) -> usize {
+    let (options, _) = Options::parse("");
+    let pages = options.window(ram_bytes(machine)) / PAGE_BYTES;
+    let wanted = HEAP_START_BYTES + pages * WINDOW_BYTES_PER_PAGE;
+    wanted.min(gap_bytes / HEAP_SHARE) / PAGE_BYTES * PAGE_BYTES
+}
+
+/// Unpopulated address space for others' pages, aligned to what one second-stage table covers: `wanted` bytes, or as much
+/// as there is. What the window lacks comes out of our RAM.
+fn find_region(machine: &Machine<'_>, wanted: usize) -> Result<Range<usize>, &'static str> {
     machine
         .extended_regions
         .iter()
         .map(bytes_of)
-        .map(|region| region.start.next_multiple_of(REGION_ALIGNMENT)..region.end)
-        .find(|region| region.start.saturating_add(bytes) <= region.end.min(ADDRESS_LIMIT))
-        .map(|region| region.start..region.start + bytes)
-        .ok_or("the device tree names no extended region large enough for the window: try a smaller window=")
+        .map(|region| region.start.next_multiple_of(REGION_ALIGNMENT)..region.end.min(ADDRESS_LIMIT))
+        .map(|region| region.start..region.end.min(region.start.saturating_add(wanted)))
+        .filter(|region| region.len() >= SINGLE_PAGES * PAGE_BYTES)
+        .max_by_key(Range::len)
+        .ok_or("the device tree names no extended region, where others' pages could be mapped")
 }
 
 /// Address of the first byte and length of the device tree blob, from its header (Devicetree Specification, 5.2).

@@ -9,10 +9,14 @@ pub const ADDRESS_LIMIT: usize = 1 << 39;
 /// What one second-stage block covers: Xen gives RAM in such blocks, each of it contiguous in the machine.
 pub const BLOCK_BYTES: usize = 2 << 20;
 
-/// Share of RAM that the heap gets, and the most it gets.
-pub const HEAP_SHARE: usize = 4;
-/// See [`HEAP_SHARE`].
-pub const HEAP_MAX_BYTES: usize = 1 << 20;
+/// What the heap has at the start, beside what the pager needs, but no more than this share of RAM.
+pub const HEAP_START_BYTES: usize = 448 << 10;
+/// See [`HEAP_START_BYTES`].
+pub const HEAP_SHARE: usize = 3;
+/// The heap grows when less of it is free, ...
+pub const HEAP_LOW_BYTES: usize = 192 << 10;
+/// ... by so much, as long as the RAM behind it can be had.
+pub const HEAP_STEP_BYTES: usize = 64 << 10;
 
 /// Heap that must be free before one more device is taken on. A guest's demands are refused, never the kernel's.
 pub const HEAP_HEADROOM_BYTES: usize = 96 << 10;
@@ -34,8 +38,17 @@ pub const DMA_POOL_TRIES: usize = 8;
 /// are asked for, the grant table and a granted page. One second-stage table.
 pub const SINGLE_PAGES: usize = 512;
 
-/// Default size of the window for guests' pages.
-pub const WINDOW_DEFAULT_BYTES: usize = 16 << 20;
+/// Free frames below which the window gives slots back that are out of our RAM ...
+pub const FRAMES_LOW: usize = 32;
+/// ... until so many are free. Above that it may take them.
+pub const FRAMES_HIGH: usize = 64;
+
+/// The window for guests' pages is by default so many times our RAM.
+pub const WINDOW_PER_RAM: usize = 4;
+/// The largest window.
+pub const WINDOW_MAX_BYTES: usize = 256 << 20;
+/// What the pager keeps of a page of the window: its frame number, its page, links and flags, a part of the hash table.
+pub const WINDOW_BYTES_PER_PAGE: usize = 32;
 
 /// Pages that one pin may hold. Device models pin larger requests in pieces.
 pub const PAGES_PER_PIN: usize = 1024;

@@ -2,7 +2,8 @@
 //!
 //! | option | meaning | default |
 //! |---|---|---|
-//! | `window=SIZE` | address space in which guests' pages are mapped, 2M to 256M | 16M |
+//! | `window=SIZE` | address space in which guests' pages are mapped, 2M to 256M | four times our RAM |
+//! | `physmap=SOURCE` | what that address space is made of: `unpopulated` regions, or `balloon`: our own RAM | `unpopulated` |
 //! | `log=LEVEL` | `error`, `warn`, `info`, `debug` or `trace` | `info` |
 
 use alloc::format;
@@ -12,23 +13,32 @@ use alloc::vec::Vec;
 use drivers::volume::spec::parse_size;
 use log::LevelFilter;
 
-use crate::limits::WINDOW_DEFAULT_BYTES;
+use crate::limits::{WINDOW_MAX_BYTES, WINDOW_PER_RAM};
 use crate::mm::physmap::REGION_ALIGNMENT;
 
-const WINDOW_MAX_BYTES: u64 = 256 << 20;
+/// Where the window's slots come from first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Address space that Xen names as unpopulated, and RAM when that runs out.
+    Unpopulated,
+    /// RAM.
+    Balloon,
+}
 
 /// What the command line says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Bytes of the window, a multiple of 2 MiB.
-    pub window_bytes: usize,
+    /// Bytes of the window, a multiple of 2 MiB, if they were given.
+    pub window_bytes: Option<usize>,
+    /// What it is made of.
+    pub source: Source,
     /// Lines less important than this are not shown.
     pub log: LevelFilter,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { window_bytes: WINDOW_DEFAULT_BYTES, log: LevelFilter::Info }
+        Self { window_bytes: None, source: Source::Unpopulated, log: LevelFilter::Info }
     }
 }
 
@@ -43,23 +53,47 @@ impl Options {
         (options, complaints)
     }
 
+    /// Bytes of the window in a domain with so much RAM.
+    ///
+    /// Four times the RAM by default: what the pager knows of that many pages is a 36th of the RAM. Xen has enough memory for
+    /// our tables by far (a page for 2 MiB, of 384 and one for each MiB of RAM: libxl's `libxl__get_required_paging_memory`),
+    /// unless `shadow_memory=` says less; then the pager makes do with what there is.
+    #[must_use]
+    pub fn window(&self, ram_bytes: usize) -> usize {
+        match (self.window_bytes, self.source) {
+            (Some(bytes), _) => bytes,
+            // There cannot be more slots than frames.
+            (None, Source::Balloon) => ram_bytes.next_multiple_of(REGION_ALIGNMENT).min(WINDOW_MAX_BYTES),
+            (None, Source::Unpopulated) => {
+                (ram_bytes * WINDOW_PER_RAM).next_multiple_of(REGION_ALIGNMENT).min(WINDOW_MAX_BYTES)
+            }
+        }
+    }
+
     fn apply(&mut self, word: &str) -> Result<(), String> {
         let (name, value) = word.split_once('=').unwrap_or((word, ""));
         match name {
             "window" => {
                 let bytes = parse_size(value)
-                    .filter(|bytes| (REGION_ALIGNMENT as u64..=WINDOW_MAX_BYTES).contains(bytes))
+                    .filter(|bytes| (REGION_ALIGNMENT as u64..=WINDOW_MAX_BYTES as u64).contains(bytes))
                     .ok_or_else(|| {
                         format!("option '{word}': expected a size from 2M to 256M, such as window=16M")
                     })?;
-                self.window_bytes = (bytes as usize).next_multiple_of(REGION_ALIGNMENT);
+                self.window_bytes = Some((bytes as usize).next_multiple_of(REGION_ALIGNMENT));
+            }
+            "physmap" => {
+                self.source = match value {
+                    "unpopulated" => Source::Unpopulated,
+                    "balloon" => Source::Balloon,
+                    _ => return Err(format!("option '{word}': expected unpopulated or balloon")),
+                };
             }
             "log" => {
                 self.log = value.parse().map_err(|_| {
                     format!("option '{word}': expected one of off, error, warn, info, debug, trace")
                 })?;
             }
-            _ => return Err(format!("option '{word}' is not known; known are window= and log=")),
+            _ => return Err(format!("option '{word}' is not known; known are window=, physmap= and log=")),
         }
         Ok(())
     }
@@ -76,16 +110,26 @@ mod tests {
 
     #[test]
     fn known_options_are_taken() {
-        let (options, complaints) = Options::parse("window=3M log=debug");
-        assert_eq!(options, Options { window_bytes: 4 << 20, log: LevelFilter::Debug });
+        let (options, complaints) = Options::parse("window=3M physmap=balloon log=debug");
+        let expected =
+            Options { window_bytes: Some(4 << 20), source: Source::Balloon, log: LevelFilter::Debug };
+        assert_eq!(options, expected);
         assert!(complaints.is_empty());
     }
 
     #[test]
+    fn the_window_goes_with_the_ram() {
+        let window = |line, ram| Options::parse(line).0.window(ram) >> 20;
+        assert_eq!((window("", 8 << 20), window("", 3 << 20), window("", 1 << 30)), (32, 12, 256));
+        assert_eq!((window("physmap=balloon", 8 << 20), window("window=2M", 8 << 20)), (8, 2));
+    }
+
+    #[test]
     fn each_bad_word_gets_a_sentence_and_changes_nothing() {
-        let (options, complaints) = Options::parse("window=1 log=loud speed=11 window=99999999999999G");
+        let (options, complaints) =
+            Options::parse("window=1 log=loud speed=11 physmap=big window=99999999999999G");
         assert_eq!(options, Options::default());
-        assert_eq!(complaints.len(), 4);
+        assert_eq!(complaints.len(), 5);
         assert!(complaints.iter().any(|sentence| sentence.contains("'speed=11'")));
     }
 }

@@ -21,6 +21,8 @@ use crate::arch::timer::now_ns;
 use crate::devices::Devices;
 use crate::guest::table::GuestTable;
 use crate::limits::POLL_NS;
+use crate::mm::heap::Growth;
+use crate::mm::ram::Ram;
 use crate::xen::abi::sched::POLL_PORTS_MAX;
 use crate::xen::event::{PendingEvents, Port};
 use crate::xen::sched::{self, ShutdownReason};
@@ -35,6 +37,8 @@ pub struct Loop {
     pub events: PendingEvents,
     /// The guests.
     pub guests: Rc<RefCell<GuestTable>>,
+    /// Our RAM, which guests' pages and the heap share.
+    pub ram: Ram,
     /// The physical devices.
     pub devices: Devices,
     /// The connection to xenstored, and its port.
@@ -73,6 +77,7 @@ impl Loop {
             if worked || news.is_there() {
                 // There may be more of the same.
             } else if quiet_ns < POLL_NS {
+                self.ram.tend(&mut Growth);
                 sched::yield_processor();
             } else if self.guests.borrow_mut().settle() {
                 self.sleep();
@@ -104,7 +109,9 @@ impl Loop {
     /// Lets the control plane go on: when xenstore has news, or when something else that it waits for has woken it.
     fn poll_control(&mut self, waker: &Waker) -> Option<ShutdownReason> {
         self.store.0.pump();
-        match self.control.as_mut().poll(&mut Context::from_waker(waker)) {
+        let polled = self.control.as_mut().poll(&mut Context::from_waker(waker));
+        self.ram.tend(&mut Growth);
+        match polled {
             Poll::Pending => None,
             Poll::Ready(Ok(reason)) => Some(reason),
             Poll::Ready(Err(error)) => {

@@ -1,29 +1,35 @@
 //! The pager: makes pages of guests reachable through the slots of the [`Window`].
 //!
 //! - Lookup of (domain, frame) is O(1) in a table as large as the window, whatever the guests' size.
-//! - A miss takes a victim by CLOCK over unpinned slots and maps over it: nothing is unmapped to make room, because
-//!   each unmap flushes the TLB of all our CPUs. All misses of a call are one hypercall.
+//! - A miss maps over a page that is not needed: nothing is unmapped to make room, because each unmap flushes the TLB of
+//!   all our CPUs. All misses of a call are one hypercall.
+//! - The slots of each guest are a ring with a clock's hand. A guest that has its fair share takes slots from itself, and
+//!   one that has less from whoever has most: who scans all its memory wears out its own slots only.
 //! - A pinned slot keeps its page until the pin is given back.
-//! - Pages are unmapped when their guest goes away or gave pages back (`IOREQ_TYPE_INVALIDATE`).
-//! - A page may be shown in a view ([`super::view`]) without a pin. It is hidden there before its slot is found by another
-//!   page, or by none.
+//! - A page may be shown in a view ([`super::view`]) without a pin. It is hidden there before its slot holds another, and
+//!   when the hand takes its mark away: so its next use is a fault, which costs no hypercall and sets the mark again.
+//! - Pages are unmapped when their guest goes away or gave pages back (`IOREQ_TYPE_INVALIDATE`), and when we need the RAM
+//!   that a slot is made of.
 
 use alloc::rc::Rc;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use drivers::guest::MemoryError;
 use smallvec::SmallVec;
 
-use super::address::GuestFrame;
-use super::physmap::{ForeignPage, MAP_BATCH, SlotIndex, Window};
+use super::address::{Gfn, GuestFrame};
+use super::physmap::{ForeignPage, SlotIndex, Window};
 use crate::limits::PAGE_BYTES;
 use crate::xen::DomainId;
 use crate::xen::hypercall::Errno;
+use crate::xen::memory::REMOVE_BATCH;
 
-/// End of a chain in the lookup table.
-const NONE: u32 = u32::MAX;
-/// Slots covered by one second-stage table of Xen's.
-const SLOTS_PER_TABLE: usize = 512;
+mod holder;
+mod slot;
+
+use holder::Holder;
+use slot::{NONE, Slot};
 
 /// Slots pinned for one user. Small requests need no memory from the heap.
 pub type PinnedSlots = SmallVec<[u32; 4]>;
@@ -41,28 +47,26 @@ pub struct Counters {
     pub map_calls: u64,
     /// Pages that could not be mapped.
     pub failures: u64,
+    /// Pages that were unmapped.
+    pub unmapped: u64,
 }
 
-#[derive(Clone, Copy)]
-struct Slot {
-    /// The page this slot can be found by. Not always what the window holds: a page may be on its way in, or not be
-    /// found any more.
-    page: Option<ForeignPage>,
-    /// Next slot of the same hash.
-    next: u32,
-    /// Users of the page right now.
-    pins: u32,
-    /// Used since the clock's hand last passed.
-    referenced: bool,
-    /// Perhaps to be seen in a view. Only while `page` is some and `referenced` is true: the hand that takes the mark away
-    /// hides the page, so that its next use is a fault, which costs no hypercall and sets the mark again.
-    shown: bool,
-}
-
-/// Who shows pages in views.
+/// Who shows pages in views ([`super::view`]).
 pub trait Viewer {
     /// Hides a page, if it is to be seen anywhere: its slot is about to hold another. Called while the pager is borrowed.
     fn hide(&self, page: ForeignPage);
+}
+
+/// Pages of one guest that are looked up, and mapped, together.
+struct Pass {
+    domain: DomainId,
+    holder: usize,
+    /// Nobody waits for the pages: they are no reason to take from a guest what is its fair share.
+    is_hint: bool,
+    /// The first page that could not be mapped.
+    failure: Option<MemoryError>,
+    /// The window has become smaller.
+    shrunk: bool,
 }
 
 /// Guests' pages in slots.
@@ -72,36 +76,28 @@ pub struct Pager {
     /// First slot of each hash; a power of two of them.
     heads: Vec<u32>,
     hash_bits: u32,
-    hand: SlotIndex,
-    /// Slots in use, from the start of the window; fewer than all once Xen has no memory for our tables.
-    usable: usize,
-    counters: Counters,
-    /// Devices among which the slots are shared.
-    sharers: usize,
-    /// Pages to be mapped by the next hypercall, each pinned once meanwhile.
-    moves: Vec<(SlotIndex, ForeignPage)>,
+    /// First of the slots that hold nothing.
+    empty: u32,
+    holders: Vec<Holder>,
     viewer: Option<Rc<dyn Viewer>>,
+    counters: Counters,
 }
 
 impl Pager {
     /// A pager over an empty window.
     #[must_use]
     pub fn new(window: Window) -> Self {
-        let count = window.len();
+        let count = window.capacity();
         let hashes = count.max(2).next_power_of_two();
-        let mut moves = Vec::new();
-        moves.reserve_exact(MAP_BATCH);
         Self {
-            slots: alloc::vec![Slot { page: None, next: NONE, pins: 0, referenced: false, shown: false }; count],
+            slots: alloc::vec![Slot::default(); count],
             heads: alloc::vec![NONE; hashes],
             hash_bits: hashes.trailing_zeros(),
-            hand: 0,
-            usable: count,
-            counters: Counters::default(),
-            sharers: 0,
-            window,
-            moves,
+            empty: NONE,
+            holders: Vec::new(),
             viewer: None,
+            counters: Counters::default(),
+            window,
         }
     }
 
@@ -116,26 +112,46 @@ impl Pager {
         self.counters
     }
 
+    /// Where the pages are.
+    #[must_use]
+    pub fn window(&self) -> &Window {
+        &self.window
+    }
+
     /// Slots that may be used: all, or fewer once Xen had no memory for our page tables.
     #[must_use]
     pub fn usable(&self) -> usize {
-        self.usable
+        self.window.usable()
     }
 
-    /// Slots that each device may pin.
+    /// Slots that a guest keeps whatever others do.
+    fn fair_share(&self) -> usize {
+        let guests = self.holders.iter().filter(|holder| holder.devices > 0).count();
+        self.window.usable() / guests.max(1)
+    }
+
+    /// Slots that each device of a guest may pin.
     #[must_use]
-    pub fn share(&self) -> usize {
-        self.usable / self.sharers.max(1)
+    pub fn share(&self, domain: DomainId) -> usize {
+        let devices = self.holders.iter().find(|holder| holder.domain == domain).map_or(1, |of| of.devices);
+        self.fair_share() / devices.max(1)
     }
 
-    /// From now on the slots are shared with one device more.
-    pub fn sharer_came(&mut self) {
-        self.sharers += 1;
+    /// From now on a guest has a device more.
+    pub fn device_came(&mut self, domain: DomainId) {
+        let holder = self.holder(domain);
+        if let Some(holder) = self.holders.get_mut(holder) {
+            holder.devices += 1;
+        }
     }
 
-    /// From now on the slots are shared with one device less.
-    pub fn sharer_left(&mut self) {
-        self.sharers = self.sharers.saturating_sub(1);
+    /// From now on a guest has a device less.
+    pub fn device_left(&mut self, domain: DomainId) {
+        let holder = self.holder(domain);
+        if let Some(holder) = self.holders.get_mut(holder) {
+            holder.devices = holder.devices.saturating_sub(1);
+        }
+        self.dismiss(holder);
     }
 
     /// Slots that hold a page.
@@ -144,10 +160,16 @@ impl Pager {
         self.window.mapped()
     }
 
+    /// Slots that a guest has.
+    #[must_use]
+    pub fn held(&self, domain: DomainId) -> usize {
+        self.holders.iter().find(|holder| holder.domain == domain).map_or(0, |holder| holder.count)
+    }
+
     /// Slots that are pinned.
     #[must_use]
     pub fn pinned(&self) -> usize {
-        self.slots.iter().filter(|slot| slot.pins > 0).count()
+        self.slots.iter().filter(|slot| slot.is_pinned()).count()
     }
 
     /// Address of the first byte of a slot.
@@ -167,21 +189,24 @@ impl Pager {
         slots: &mut PinnedSlots,
     ) -> Result<(), MemoryError> {
         let start = slots.len();
+        let holder = self.holder(domain);
         loop {
-            let usable = self.usable;
+            let mut pass = Pass { domain, holder, is_hint: false, failure: None, shrunk: false };
             let result = frames.clone().try_for_each(|frame| {
-                let slot = self.find_or_assign(domain, frame)?;
-                self.hold(slot);
+                let slot = self.find_or_assign(&mut pass, frame)?;
+                if let Some(state) = self.slots.get_mut(slot) {
+                    state.pin();
+                }
                 slots.push(slot as u32);
                 Ok(())
             });
-            let mapped = self.map_assigned(domain);
-            let Err(error) = result.and(mapped) else { return Ok(()) };
+            self.map_assigned(&mut pass);
+            let Err(error) = result.and(pass.failure.map_or(Ok(()), Err)) else { return Ok(()) };
             for slot in slots.drain(start..) {
                 self.unpin(slot);
             }
             // Xen had no memory for one of our tables: the window is smaller now, try with what is left of it.
-            if self.usable == usable || self.usable == 0 {
+            if !pass.shrunk || self.usable() == 0 {
                 return Err(error);
             }
         }
@@ -189,24 +214,24 @@ impl Pager {
 
     /// Maps those pages of `domain` that are missing. A hint: failure shows when they are pinned.
     pub fn prefetch(&mut self, domain: DomainId, frames: impl Iterator<Item = GuestFrame>) {
+        let holder = self.holder(domain);
+        let mut pass = Pass { domain, holder, is_hint: true, failure: None, shrunk: false };
         for frame in frames {
-            if self.find_or_assign(domain, frame).is_err() {
-                break;
+            let Ok(slot) = self.find_or_assign(&mut pass, frame) else { break };
+            if let Some(state) = self.slots.get_mut(slot) {
+                state.reference();
             }
         }
-        let _ = self.map_assigned(domain);
+        self.map_assigned(&mut pass);
     }
 
     /// Gives one pin of a slot back.
     pub fn unpin(&mut self, slot: u32) {
-        if let Some(slot) = self.slots.get_mut(slot as usize) {
-            slot.pins = slot.pins.saturating_sub(1);
+        let Some(state) = self.slots.get_mut(slot as usize) else { return };
+        state.unpin();
+        if !state.is_listed() && !state.is_pinned() {
+            self.note_stale(slot as usize);
         }
-    }
-
-    /// Gives one pin of the slot that holds `address` back.
-    pub fn unpin_at(&mut self, address: usize) {
-        self.unpin((address.wrapping_sub(self.window.address(0)) / PAGE_BYTES) as u32);
     }
 
     /// Whether a page is in a slot.
@@ -219,121 +244,289 @@ impl Pager {
     /// used lately.
     pub fn show(&mut self, page: ForeignPage) -> Option<usize> {
         let slot = self.find(page)?;
-        let state = self.slots.get_mut(slot).filter(|state| state.referenced)?;
-        state.shown = true;
+        let state = self.slots.get_mut(slot).filter(|state| state.is_referenced())?;
+        state.set_shown(true);
         Some(self.window.address(slot))
     }
 
     /// Unmaps all pages of `domain` that are not pinned, and finds none of them again. Returns how many are pinned.
     pub fn forget(&mut self, domain: DomainId) -> usize {
+        let holder = self.holder(domain);
         let mut kept = 0;
-        let mut victims: SmallVec<[SlotIndex; 64]> = SmallVec::new();
-        for slot in 0..self.window.len() {
-            if self.window.page(slot).is_none_or(|page| page.domain() != domain) {
-                continue;
-            }
+        self.sweep(holder, |pager, slot| {
             // Not to be found any more, pinned or not: the guest may have another page at this frame by now.
-            self.unlist(slot);
-            if self.slots.get(slot).is_some_and(|state| state.pins > 0) {
-                kept += 1;
-                continue;
-            }
-            victims.push(slot);
-            if victims.len() == victims.inline_size() {
-                self.window.unmap(&victims);
-                victims.clear();
-            }
-        }
-        self.window.unmap(&victims);
+            pager.conceal(slot);
+            let pinned = pager.is_pinned(slot);
+            kept += usize::from(pinned);
+            !pinned
+        });
+        self.dismiss(holder);
         kept
     }
 
-    /// The slot of a page, found or newly assigned; an assigned one is mapped by [`Self::map_assigned`].
-    fn find_or_assign(&mut self, domain: DomainId, frame: GuestFrame) -> Result<SlotIndex, MemoryError> {
+    /// Unmaps pages that their guest gave back while they were pinned, and that are pinned no longer.
+    pub fn drop_stale(&mut self) {
+        for holder in 0..self.holders.len() {
+            if self.holders.get_mut(holder).is_some_and(|of| core::mem::take(&mut of.stale)) {
+                self.sweep(holder, |pager, slot| {
+                    pager.slots.get(slot).is_some_and(|state| !state.is_pinned() && !state.is_listed())
+                });
+            }
+        }
+    }
+
+    /// Makes RAM again of up to `count` slots that are out of it: empty ones first, then those least needed by whoever
+    /// has most. Returns how many.
+    pub fn give_back(&mut self, count: usize) -> usize {
+        let mut given = self.give_empty_back(count, |_| true);
+        for _ in 0..self.window.capacity() {
+            if given == count {
+                break;
+            }
+            let Some(slot) = self.richest().and_then(|holder| self.victim(holder)) else { break };
+            self.leave_slot(slot);
+            self.unmap(&[slot]);
+            given += self.give_empty_back(count - given, |_| true);
+        }
+        given
+    }
+
+    /// Makes RAM again of the slots at these frame numbers, as far as they are not pinned.
+    pub fn give_range_back(&mut self, frames: &Range<Gfn>) {
+        for holder in 0..self.holders.len() {
+            self.sweep(holder, |pager, slot| {
+                let within = pager.window.gfn(slot).is_some_and(|gfn| frames.contains(&gfn));
+                within && !pager.is_pinned(slot)
+            });
+        }
+        self.give_empty_back(usize::MAX, |gfn| frames.contains(&gfn));
+    }
+
+    /// Makes RAM again of at most `most` empty slots that are out of it and where `wanted` says so. Returns how many.
+    fn give_empty_back(&mut self, most: usize, wanted: impl Fn(Gfn) -> bool) -> usize {
+        let mut given = 0;
+        let mut slot = core::mem::replace(&mut self.empty, NONE);
+        while let Some(state) = self.slots.get(slot as usize) {
+            let next = state.next;
+            let place = slot as usize;
+            let is_wanted = given < most && self.window.gfn(place).is_some_and(&wanted);
+            if is_wanted && self.window.give_back(place) {
+                given += 1;
+            } else {
+                self.add_empty(place);
+            }
+            slot = next;
+        }
+        given
+    }
+
+    /// The slot of a page, which is mapped there, or will be by [`Self::map_assigned`].
+    fn find_or_assign(&mut self, pass: &mut Pass, frame: GuestFrame) -> Result<SlotIndex, MemoryError> {
         let not_mapped = MemoryError::NotMapped(frame.0.wrapping_mul(PAGE_BYTES as u64));
-        let page = ForeignPage::new(domain, frame).ok_or(not_mapped)?;
+        let page = ForeignPage::new(pass.domain, frame).ok_or(not_mapped)?;
         if let Some(slot) = self.find(page) {
             self.counters.hits += 1;
             return Ok(slot);
         }
         self.counters.misses += 1;
-        if self.moves.len() == MAP_BATCH {
-            self.map_assigned(domain)?;
+        if self.window.is_full() {
+            self.map_assigned(pass);
+            pass.failure.map_or(Ok(()), Err)?;
         }
-        let slot = self.victim().ok_or(MemoryError::Exhausted)?;
-        self.unlist(slot);
-        if self.window.page(slot) == Some(page) {
-            // It was forgotten while pinned, so what is in the slot is the page that the guest had there before.
-            self.window.unmap(&[slot]);
+        let slot = self.acquire(pass).ok_or(MemoryError::Exhausted)?;
+        self.leave_slot(slot);
+        let replaces = self.window.page(slot).is_some();
+        if !self.window.begin(slot, page) {
+            self.settle(slot);
+            return Err(MemoryError::Exhausted);
         }
-        self.list(slot, page);
-        // Held until it is mapped: it must not become the next victim of its own batch.
-        self.hold(slot);
-        self.moves.push((slot, page));
+        self.counters.evictions += u64::from(replaces);
+        self.list(slot);
         Ok(slot)
     }
 
-    /// Maps what [`Self::find_or_assign`] assigned. Slots that could not be mapped are not found any more.
-    fn map_assigned(&mut self, domain: DomainId) -> Result<(), MemoryError> {
-        if self.moves.is_empty() {
-            return Ok(());
-        }
-        let moves = core::mem::take(&mut self.moves);
-        let evictions = moves.iter().filter(|(slot, _)| self.window.page(*slot).is_some()).count();
-        let mut failures: SmallVec<[(SlotIndex, Errno); 4]> = SmallVec::new();
-        let call = self.window.map(domain, &moves, |slot, result| {
-            if let Err(errno) = result {
-                failures.push((slot, errno));
-            }
-        });
-        if let Err(error) = call {
-            log::debug!("pager: {domain}: {error}");
-            failures.extend(moves.iter().map(|(slot, _)| (*slot, error.errno)));
+    /// Maps what [`Self::find_or_assign`] assigned: until then these slots are in no ring. Those that could not be mapped
+    /// are what they were before.
+    fn map_assigned(&mut self, pass: &mut Pass) {
+        if self.window.begun() == 0 {
+            return;
         }
         self.counters.map_calls += 1;
-        self.counters.evictions += evictions as u64;
+        let mut failures: SmallVec<[(SlotIndex, ForeignPage, Errno); 4]> = SmallVec::new();
+        let (slots, holder) = (&mut self.slots, self.holders.get_mut(pass.holder));
+        let Some(holder) = holder else { return };
+        let shrunk = self.window.commit(pass.domain, |slot, page, result| match result {
+            Ok(()) => holder.join(slots, slot),
+            Err(errno) => failures.push((slot, page, errno)),
+        });
         self.counters.failures += failures.len() as u64;
-        for (slot, _) in &moves {
-            self.unpin(*slot as u32);
+        for (slot, page, errno) in failures {
+            pass.failure.get_or_insert(match errno {
+                Errno::ENOMEM | Errno::ENOENT => MemoryError::Exhausted,
+                _ => MemoryError::NotMapped(page.frame().0.wrapping_mul(PAGE_BYTES as u64)),
+            });
+            self.unlist_as(slot, page);
+            self.settle(slot);
         }
-        let mut result = Ok(());
-        for (slot, errno) in failures {
-            if result.is_ok() {
-                let address =
-                    self.slots.get(slot).and_then(|state| state.page).map_or(0, |page| page.frame().0);
-                result = Err(self.failure(slot, errno, address.wrapping_mul(PAGE_BYTES as u64)));
-            }
-            self.unlist(slot);
+        if shrunk {
+            pass.shrunk = true;
+            log::warn!(
+                "pager: Xen has no memory left for our page tables (p2m pool): window reduced to {} pages; \
+                 shadow_memory= in the domain's configuration gives more",
+                self.usable()
+            );
         }
-        self.moves = moves;
-        self.moves.clear();
-        result
     }
 
-    fn failure(&mut self, slot: SlotIndex, errno: Errno, address: u64) -> MemoryError {
-        match errno {
-            Errno::ENOMEM => MemoryError::Exhausted,
-            Errno::ENOENT => {
-                let usable = slot / SLOTS_PER_TABLE * SLOTS_PER_TABLE;
-                if usable < self.usable {
-                    self.usable = usable;
-                    self.hand = 0;
-                    log::warn!(
-                        "pager: Xen has no memory left for our page tables (p2m pool): window reduced to {} pages; \
-                         shadow_memory= in the domain's configuration gives more",
-                        self.usable
-                    );
-                }
-                MemoryError::Exhausted
-            }
-            _ => MemoryError::NotMapped(address),
+    /// A slot for a page of the pass's guest, taken out of wherever it was.
+    fn acquire(&mut self, pass: &Pass) -> Option<SlotIndex> {
+        if let Some(slot) = self.take_empty() {
+            return Some(slot);
         }
+        let (slots, empty) = (&mut self.slots, &mut self.empty);
+        if self.window.grow(|slot| push(slots, empty, slot)) {
+            return self.take_empty();
+        }
+        let has = self.holders.get(pass.holder)?.count + self.window.begun();
+        let from = if has < self.fair_share() { self.richest() } else { Some(pass.holder) };
+        let slot = from.and_then(|holder| self.victim(holder)).or_else(|| self.victim(pass.holder));
+        if slot.is_some() || pass.is_hint {
+            return slot;
+        }
+        (0..self.holders.len()).find_map(|holder| self.victim(holder))
+    }
+
+    /// The guest with most slots.
+    fn richest(&self) -> Option<usize> {
+        (0..self.holders.len()).max_by_key(|holder| self.holders.get(*holder).map_or(0, |of| of.count))
+    }
+
+    /// The next slot of a guest that is neither pinned nor used lately, taken out of its ring; two turns find one if
+    /// there is any.
+    fn victim(&mut self, holder: usize) -> Option<SlotIndex> {
+        let (window, viewer) = (&self.window, &self.viewer);
+        let hide = |slot| {
+            if let (Some(viewer), Some(page)) = (viewer, window.page(slot)) {
+                viewer.hide(page);
+            }
+        };
+        self.holders.get_mut(holder)?.take_victim(&mut self.slots, hide)
+    }
+
+    /// Takes those slots out of a guest's ring, and unmaps them, where `leaves(self, slot)` says so.
+    fn sweep(&mut self, holder: usize, mut leaves: impl FnMut(&mut Self, SlotIndex) -> bool) {
+        let Some(of) = self.holders.get_mut(holder) else { return };
+        let (count, mut slot) = (of.count, of.first(&self.slots));
+        (of.count, of.hand) = (0, NONE);
+        let mut leaving: SmallVec<[SlotIndex; REMOVE_BATCH]> = SmallVec::new();
+        for _ in 0..count {
+            let next = self.slots.get(slot as usize).map_or(NONE, |state| state.ring);
+            if leaves(self, slot as usize) {
+                self.leave_slot(slot as usize);
+                leaving.push(slot as usize);
+                if leaving.len() == REMOVE_BATCH {
+                    self.unmap(&leaving);
+                    leaving.clear();
+                }
+            } else if let Some(of) = self.holders.get_mut(holder) {
+                of.join(&mut self.slots, slot as usize);
+            }
+            slot = next;
+        }
+        self.unmap(&leaving);
+    }
+
+    /// Unmaps slots that are in no ring and cannot be found.
+    fn unmap(&mut self, slots: &[SlotIndex]) {
+        self.window.unmap(slots);
+        for slot in slots {
+            self.counters.unmapped += 1;
+            if let Some(state) = self.slots.get_mut(*slot) {
+                state.set_was_listed(false);
+            }
+            self.settle(*slot);
+        }
+    }
+
+    /// Puts a slot that is in no ring where it belongs by what it holds.
+    fn settle(&mut self, slot: SlotIndex) {
+        let Some(page) = self.window.page(slot) else {
+            if !self.window.abandon(slot) {
+                self.add_empty(slot);
+            }
+            return;
+        };
+        if self.slots.get(slot).is_some_and(Slot::was_listed) {
+            self.list(slot);
+        }
+        let holder = self.holder(page.domain());
+        if let Some(holder) = self.holders.get_mut(holder) {
+            holder.join(&mut self.slots, slot);
+        }
+    }
+
+    /// The page of a slot, which is in no ring any more, is neither found nor shown from now on.
+    fn leave_slot(&mut self, slot: SlotIndex) {
+        let Some(state) = self.slots.get_mut(slot) else { return };
+        let listed = state.is_listed();
+        state.set_was_listed(listed);
+        self.conceal(slot);
+    }
+
+    /// The page of a slot is neither found nor shown from now on.
+    fn conceal(&mut self, slot: SlotIndex) {
+        let Some(state) = self.slots.get_mut(slot) else { return };
+        if state.is_shown() {
+            state.set_shown(false);
+            if let (Some(viewer), Some(page)) = (&self.viewer, self.window.page(slot)) {
+                viewer.hide(page);
+            }
+        }
+        self.unlist(slot);
+    }
+
+    fn note_stale(&mut self, slot: SlotIndex) {
+        if let Some(page) = self.window.page(slot)
+            && let Some(holder) = self.holders.iter_mut().find(|holder| holder.domain == page.domain())
+        {
+            holder.stale = true;
+        }
+    }
+
+    fn is_pinned(&self, slot: SlotIndex) -> bool {
+        self.slots.get(slot).is_some_and(Slot::is_pinned)
+    }
+
+    /// Where the ring of a guest is, made if there is none.
+    fn holder(&mut self, domain: DomainId) -> usize {
+        let known = self.holders.iter().position(|holder| holder.domain == domain);
+        known.unwrap_or_else(|| {
+            self.holders.push(Holder::new(domain));
+            self.holders.len() - 1
+        })
+    }
+
+    /// Forgets a guest that has neither devices nor slots.
+    fn dismiss(&mut self, holder: usize) {
+        if self.holders.get(holder).is_some_and(|of| of.devices == 0 && of.count == 0) {
+            self.holders.swap_remove(holder);
+        }
+    }
+
+    fn add_empty(&mut self, slot: SlotIndex) {
+        push(&mut self.slots, &mut self.empty, slot);
+    }
+
+    fn take_empty(&mut self) -> Option<SlotIndex> {
+        let slot = self.empty as usize;
+        self.empty = core::mem::replace(&mut self.slots.get_mut(slot)?.next, NONE);
+        Some(slot)
     }
 
     fn find(&self, page: ForeignPage) -> Option<SlotIndex> {
         let mut slot = *self.heads.get(page.hash(self.hash_bits))?;
         while let Some(state) = self.slots.get(slot as usize) {
-            if state.page == Some(page) {
+            if self.window.page(slot as usize) == Some(page) {
                 return Some(slot as usize);
             }
             slot = state.next;
@@ -341,53 +534,26 @@ impl Pager {
         None
     }
 
-    fn hold(&mut self, slot: SlotIndex) {
-        if let Some(state) = self.slots.get_mut(slot) {
-            state.referenced = true;
-            state.pins += 1;
-        }
-    }
-
-    /// The next slot that is neither pinned nor used lately; two turns of the clock find one if there is any.
-    fn victim(&mut self) -> Option<SlotIndex> {
-        for _ in 0..2 * self.usable {
-            let slot = self.hand;
-            self.hand = if slot + 1 < self.usable { slot + 1 } else { 0 };
-            let Some(state) = self.slots.get_mut(slot).filter(|_| slot < self.usable) else { continue };
-            if state.pins == 0 {
-                if !state.referenced {
-                    return Some(slot);
-                }
-                state.referenced = false;
-                self.hide(slot);
-            }
-        }
-        None
-    }
-
-    fn list(&mut self, slot: SlotIndex, page: ForeignPage) {
+    /// Lets a slot be found by what it holds, or is to hold.
+    fn list(&mut self, slot: SlotIndex) {
+        let Some(page) = self.window.page(slot) else { return };
         let Some(head) = self.heads.get_mut(page.hash(self.hash_bits)) else { return };
         if let Some(state) = self.slots.get_mut(slot) {
-            state.page = Some(page);
+            state.set_listed(true);
             state.next = *head;
             *head = slot as u32;
         }
     }
 
-    /// Hides the page that a slot is found by, if it is shown.
-    fn hide(&mut self, slot: SlotIndex) {
-        let Some(state) = self.slots.get_mut(slot) else { return };
-        if core::mem::take(&mut state.shown)
-            && let (Some(page), Some(viewer)) = (state.page, &self.viewer)
-        {
-            viewer.hide(page);
+    fn unlist(&mut self, slot: SlotIndex) {
+        if let Some(page) = self.window.page(slot) {
+            self.unlist_as(slot, page);
         }
     }
 
-    fn unlist(&mut self, slot: SlotIndex) {
-        self.hide(slot);
-        let Some(state) = self.slots.get_mut(slot) else { return };
-        let Some(page) = state.page.take() else { return };
+    fn unlist_as(&mut self, slot: SlotIndex, page: ForeignPage) {
+        let Some(state) = self.slots.get_mut(slot).filter(|state| state.is_listed()) else { return };
+        state.set_listed(false);
         let next = core::mem::replace(&mut state.next, NONE);
         let Some(head) = self.heads.get_mut(page.hash(self.hash_bits)) else { return };
         if *head == slot as u32 {
@@ -402,6 +568,13 @@ impl Pager {
             }
             previous = state.next as usize;
         }
+    }
+}
+
+/// Adds a slot to the empty ones.
+fn push(slots: &mut [Slot], empty: &mut u32, slot: SlotIndex) {
+    if let Some(state) = slots.get_mut(slot) {
+        state.next = core::mem::replace(empty, slot as u32);
     }
 }
 

@@ -6,6 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::limits::FRAMES_HIGH;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -32,6 +33,11 @@ enum Step {
     Forget {
         domain: DomainId,
     },
+    /// RAM that slots are made of is wanted.
+    GiveBack {
+        count: usize,
+    },
+    DropStale,
 }
 
 /// Steps over the first `pages` pages of two guests; at most `most` pages a pin.
@@ -44,6 +50,8 @@ fn step(pages: u64, most: usize) -> impl Strategy<Value = Step> {
         1 => (domain(), 0..pages).prop_map(|(domain, page)| Step::BalloonOut { domain, page }),
         1 => (domain(), 0..pages).prop_map(|(domain, page)| Step::Populate { domain, page }),
         1 => domain().prop_map(|domain| Step::Forget { domain }),
+        1 => (0..8_usize).prop_map(|count| Step::GiveBack { count }),
+        1 => Just(Step::DropStale),
     ]
 }
 
@@ -58,6 +66,8 @@ struct Pin {
 struct Model {
     bed: Bed,
     window: usize,
+    /// Pages of RAM that we began with.
+    ram: usize,
     /// Slots there can be: the window's, or fewer when there is no memory for its tables.
     capacity: usize,
     pins: Vec<Pin>,
@@ -71,7 +81,23 @@ fn slots_of<'a>(pins: impl Iterator<Item = &'a Pin>) -> BTreeMap<u32, (DomainId,
 
 impl Model {
     fn new(window: usize, capacity: usize) -> Self {
-        Self { bed: Bed::new(window), window, capacity, pins: Vec::new(), holes: BTreeSet::new() }
+        Self { bed: Bed::new(window), ram: 0, window, capacity, pins: Vec::new(), holes: BTreeSet::new() }
+    }
+
+    /// With slots out of our RAM, behind `unpopulated` ones.
+    fn mixed(window: usize, unpopulated: usize) -> Self {
+        let ram = window - unpopulated + FRAMES_HIGH;
+        let Bed { xen, .. } = Bed::new(0);
+        let frames = xen.own_ram(ram);
+        let pager = Rc::new(RefCell::new(Pager::new(xen.mixed_window(window, unpopulated, frames))));
+        Self {
+            bed: Bed { xen, pager },
+            ram,
+            window,
+            capacity: window,
+            pins: Vec::new(),
+            holes: BTreeSet::new(),
+        }
     }
 
     /// Pinned slots and the page that each holds; one page has several when it was forgotten in between.
@@ -153,6 +179,13 @@ impl Model {
                     self.bed.xen.populate(domain, RAM + page..RAM + page + 1);
                 }
             }
+            Step::GiveBack { count } => {
+                let ballooned = self.bed.pager.borrow().window().ballooned();
+                let given = self.bed.pager.borrow_mut().give_back(count);
+                assert!(given <= count);
+                assert_eq!(self.bed.pager.borrow().window().ballooned(), ballooned - given);
+            }
+            Step::DropStale => self.bed.pager.borrow_mut().drop_stale(),
             Step::Forget { domain } => {
                 let pinned = self.pinned().into_values().filter(|(of, _)| *of == domain).count();
                 assert_eq!(self.forget(domain), pinned);
@@ -168,7 +201,9 @@ impl Model {
         }
         let pager = self.bed.pager.borrow();
         assert_eq!(pager.pinned(), pinned.len());
-        assert_eq!(pager.mapped(), self.bed.xen.mapped());
+        let [own, foreign, _, _] = self.bed.xen.census();
+        assert_eq!((pager.mapped(), pager.window().ballooned()), (foreign, self.ram - own));
+        assert_eq!(pager.held(A) + pager.held(B), foreign);
         assert!(pager.mapped() <= self.capacity);
         assert_eq!(self.bed.xen.leaks(), []);
     }
@@ -184,7 +219,9 @@ impl Model {
             self.bed.xen.destroy(domain);
             assert!(!self.bed.xen.exists(domain), "{domain} is a zombie");
         }
-        assert_eq!((self.bed.pager.borrow().mapped(), self.bed.xen.mapped()), (0, 0));
+        self.bed.pager.borrow_mut().give_back(usize::MAX);
+        assert_eq!((self.bed.pager.borrow().mapped(), self.bed.xen.census()), (0, [self.ram, 0, 0, 0]));
+        assert_eq!(self.bed.xen.leaks(), []);
     }
 }
 
@@ -195,6 +232,15 @@ proptest! {
         steps in vec(step(16, 6), 0..80),
     ) {
         Model::new(window, window).run(steps);
+    }
+
+    #[test]
+    fn slots_out_of_our_ram_keep_every_promise(
+        unpopulated in 0usize..6,
+        ballooned in 1usize..12,
+        steps in vec(step(16, 6), 0..80),
+    ) {
+        Model::mixed(unpopulated + ballooned, unpopulated).run(steps);
     }
 }
 

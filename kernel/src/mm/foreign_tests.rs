@@ -7,6 +7,7 @@ use core::cell::RefCell;
 use core::ops::Range;
 
 use super::*;
+use crate::mm::physmap::MAP_BATCH;
 use crate::xen::fake::{Call, FakeXen};
 
 #[path = "foreign_model_tests.rs"]
@@ -361,4 +362,114 @@ fn the_last_slot_free_is_found_after_the_window_shrank() {
     bed.touch(A, 511..512);
     let slots = bed.pin(A, 512..513);
     assert_eq!(slots.map(|slots| bed.held(&slots)), Ok(vec![Some((A, 512))]));
+}
+
+/// Both guests have devices, so that each has its share.
+fn shared_bed(pages: usize) -> Bed {
+    let bed = Bed::new(pages);
+    [A, B].iter().for_each(|guest| bed.pager.borrow_mut().device_came(*guest));
+    bed
+}
+
+#[test]
+fn a_guest_that_scans_its_memory_wears_out_its_own_slots_only() {
+    let bed = shared_bed(64);
+    bed.touch(A, 0..32);
+    (0..RAM_PAGES).for_each(|page| bed.touch(B, page..page + 1));
+    let before = bed.map_calls();
+    bed.touch(A, 0..32);
+    assert_eq!((bed.map_calls(), bed.pager.borrow().held(B)), (before, 32));
+}
+
+#[test]
+fn a_guest_alone_has_all_slots_and_gives_up_what_is_not_its_share() {
+    let bed = shared_bed(64);
+    bed.touch(A, 0..64);
+    assert_eq!(bed.pager.borrow().held(A), 64);
+    (0..100).for_each(|page| bed.touch(B, page..page + 1));
+    assert_eq!((bed.pager.borrow().held(A), bed.pager.borrow().held(B)), (32, 32));
+    (0..100).for_each(|page| bed.touch(A, page..page + 1));
+    assert_eq!((bed.pager.borrow().held(A), bed.pager.borrow().held(B)), (32, 32));
+}
+
+#[test]
+fn a_hint_takes_nothing_of_the_share_of_others() {
+    let bed = shared_bed(16);
+    bed.touch(A, 0..8);
+    let _all = bed.pin(B, 0..8).unwrap();
+    bed.prefetch(B, 8..16);
+    assert_eq!((bed.pager.borrow().held(A), bed.pager.borrow().held(B)), (8, 8));
+}
+
+#[test]
+fn a_shares_part_of_a_device_goes_with_devices_and_guests() {
+    let bed = shared_bed(64);
+    bed.pager.borrow_mut().device_came(A);
+    assert_eq!((bed.pager.borrow().share(A), bed.pager.borrow().share(B)), (16, 32));
+    bed.pager.borrow_mut().device_left(B);
+    assert_eq!(bed.pager.borrow().share(A), 32);
+}
+
+#[test]
+fn pages_that_cannot_be_mapped_cost_nobody_a_page() {
+    let bed = shared_bed(4);
+    bed.touch(A, 0..4);
+    bed.xen.balloon_out(B, RAM..RAM + RAM_PAGES);
+    (0..10).for_each(|page| assert!(bed.pin(B, page..page + 1).is_err()));
+    let before = bed.map_calls();
+    bed.touch(A, 0..4);
+    assert_eq!((bed.map_calls(), bed.pager.borrow().held(A), bed.pager.borrow().held(B)), (before, 4, 0));
+}
+
+#[test]
+fn a_page_given_back_while_pinned_goes_when_its_pin_goes() {
+    let bed = shared_bed(8);
+    let slots = bed.pin(A, 0..2).unwrap();
+    bed.pager.borrow_mut().forget(A);
+    bed.pager.borrow_mut().drop_stale();
+    assert_eq!(bed.xen.references(A), 2);
+    bed.unpin(slots);
+    bed.pager.borrow_mut().drop_stale();
+    assert_eq!((bed.xen.references(A), bed.pager.borrow().held(A)), (0, 0));
+}
+
+#[test]
+fn without_memory_for_tables_slots_come_out_of_our_ram() {
+    let xen = FakeXen::new();
+    xen.add_domain(A, 1);
+    xen.populate(A, RAM..RAM + RAM_PAGES);
+    let frames = xen.own_ram(256);
+    // A table of its own for our RAM, as Xen has when it is not in one large block; one more for the window.
+    xen.break_up(&frames);
+    let pager = Rc::new(RefCell::new(Pager::new(xen.mixed_window(1024, 1024, frames))));
+    xen.set_pool(1);
+    let bed = Bed { xen, pager };
+    let _most = bed.pin(A, 0..512).unwrap();
+    let slots = bed.pin(A, 512..600).unwrap();
+    assert_eq!(bed.held(&slots)[87], Some((A, 599)));
+    assert!(bed.pager.borrow().window().ballooned() >= 88);
+    assert_eq!(bed.xen.leaks(), []);
+}
+
+struct Shown(RefCell<Vec<ForeignPage>>);
+
+impl Viewer for Shown {
+    fn hide(&self, page: ForeignPage) {
+        self.0.borrow_mut().push(page);
+    }
+}
+
+#[test]
+fn a_page_that_is_shown_is_hidden_before_it_leaves() {
+    let bed = Bed::new(2);
+    let viewer = Rc::new(Shown(RefCell::default()));
+    bed.pager.borrow_mut().set_viewer(viewer.clone());
+    let slots = bed.pin(A, 0..2).unwrap();
+    assert!(bed.pager.borrow_mut().show(ForeignPage::new(A, GuestFrame(RAM)).unwrap()).is_some());
+    bed.unpin(slots);
+    bed.touch(B, 0..2);
+    let page = ForeignPage::new(A, GuestFrame(RAM));
+    assert_eq!(viewer.0.take().into_iter().map(Some).collect::<Vec<_>>(), [page]);
+    bed.touch(A, 0..2);
+    assert_eq!(viewer.0.take(), []);
 }

@@ -1,4 +1,7 @@
 //! Which of our RAM is free: a bitmap over each bank, runs of frames handed out as values.
+//!
+//! Single frames may be lent to the balloon ([`super::balloon`]), which takes them out of our physmap. They are counted
+//! apart, and a run that is not to be had otherwise says which of them have to come back.
 
 use alloc::rc::Rc;
 use alloc::vec;
@@ -26,8 +29,29 @@ struct Bank {
     first: Gfn,
     count: usize,
     free: usize,
-    /// One bit a frame, set when taken.
+    /// One bit a frame, set when taken or lent.
     taken: Vec<u64>,
+    /// One bit a frame, set when lent.
+    lent: Vec<u64>,
+    /// No frame before this one is free.
+    lowest_free: usize,
+}
+
+/// A free frame that the allocator has lent; it comes back by [`FrameAllocator::take_back`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct LentFrame(Gfn);
+
+impl LentFrame {
+    /// Which one.
+    #[must_use]
+    pub fn gfn(&self) -> Gfn {
+        self.0
+    }
+
+    /// One that was lent before, and of which only the number was kept.
+    pub(super) fn again(gfn: Gfn) -> Self {
+        Self(gfn)
+    }
 }
 
 /// Frames next to each other, ours until dropped.
@@ -44,7 +68,57 @@ impl FrameAllocator {
     pub fn add_bank(&mut self, range: &Range<usize>) {
         let first = Gfn::containing(range.start.next_multiple_of(PAGE_BYTES));
         let count = Gfn::containing(range.end).0.saturating_sub(first.0) as usize;
-        self.banks.push(Bank { first, count, free: count, taken: vec![0; count.div_ceil(BITS)] });
+        let words = count.div_ceil(BITS);
+        self.banks.push(Bank {
+            first,
+            count,
+            free: count,
+            taken: vec![0; words],
+            lent: vec![0; words],
+            lowest_free: 0,
+        });
+    }
+
+    /// All frames that it knows of.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.banks.iter().map(|bank| bank.count).sum()
+    }
+
+    /// Frames that are lent.
+    #[must_use]
+    pub fn lent(&self) -> usize {
+        let count = |bank: &Bank| bank.lent.iter().map(|word| word.count_ones() as usize).sum::<usize>();
+        self.banks.iter().map(count).sum()
+    }
+
+    /// Lends the lowest free frame.
+    #[must_use]
+    pub fn lend(&mut self) -> Option<LentFrame> {
+        self.banks.iter_mut().find_map(Bank::lend)
+    }
+
+    /// Takes a lent frame back.
+    // By value: whoever gives it back has it no longer.
+    #[allow(clippy::needless_pass_by_value)]
+    pub fn take_back(&mut self, frame: LentFrame) {
+        let gfn = frame.gfn();
+        let holds = |bank: &&mut Bank| (bank.first.0..bank.first.0 + bank.count as u64).contains(&gfn.0);
+        if let Some(bank) = self.banks.iter_mut().find(holds) {
+            bank.take_back((gfn.0 - bank.first.0) as usize);
+        }
+    }
+
+    /// Where `count` frames next to each other would be free if those among them that are lent came back. As a range of
+    /// frame numbers.
+    #[must_use]
+    pub fn find_with_lent(&self, count: usize) -> Option<Range<Gfn>> {
+        let fits = |bank: &Bank| {
+            let start = bank.find(count, ANYWHERE, |taken, lent| taken & !lent)?;
+            let first = Gfn(bank.first.0 + start as u64);
+            Some(first..Gfn(first.0 + count as u64))
+        };
+        self.banks.iter().find_map(fits)
     }
 
     /// Frames that are free.
@@ -67,7 +141,7 @@ impl FrameAllocator {
 
     fn take_within(owner: &Rc<RefCell<Self>>, count: usize, block: usize) -> Option<FrameRun> {
         let mut allocator = owner.borrow_mut();
-        let fits = |(index, bank): (usize, &Bank)| Some((index, bank.find(count, block)?));
+        let fits = |(index, bank): (usize, &Bank)| Some((index, bank.find(count, block, |taken, _| taken)?));
         let (index, start) = allocator.banks.iter().enumerate().find_map(fits)?;
         let bank = allocator.banks.get_mut(index)?;
         Some(bank.take(owner.clone(), index, start, count))
@@ -111,29 +185,51 @@ impl FrameAllocator {
     }
 }
 
+fn set(words: &mut [u64], index: usize, value: bool) {
+    if let Some(word) = words.get_mut(index / BITS) {
+        let bit = 1 << (index % BITS);
+        *word = if value { *word | bit } else { *word & !bit };
+    }
+}
+
 impl Bank {
     fn is_taken(&self, index: usize) -> bool {
         self.taken.get(index / BITS).is_none_or(|word| word >> (index % BITS) & 1 != 0)
     }
 
     fn mark(&mut self, range: Range<usize>, taken: bool) {
-        for index in range {
-            if let Some(word) = self.taken.get_mut(index / BITS) {
-                let bit = 1 << (index % BITS);
-                *word = if taken { *word | bit } else { *word & !bit };
-            }
+        if !taken {
+            self.lowest_free = self.lowest_free.min(range.start);
         }
+        range.for_each(|index| set(&mut self.taken, index, taken));
     }
 
-    /// First frame of `count` free ones next to each other, in one aligned block of `block` frames.
-    fn find(&self, count: usize, block: usize) -> Option<usize> {
+    fn lend(&mut self) -> Option<LentFrame> {
+        let index = (self.lowest_free..self.count).find(|index| !self.is_taken(*index));
+        self.lowest_free = index.unwrap_or(self.count);
+        let index = index?;
+        set(&mut self.taken, index, true);
+        set(&mut self.lent, index, true);
+        self.free -= 1;
+        Some(LentFrame(Gfn(self.first.0 + index as u64)))
+    }
+
+    fn take_back(&mut self, index: usize) {
+        set(&mut self.lent, index, false);
+        self.mark(index..index + 1, false);
+        self.free += 1;
+    }
+
+    /// First frame of `count` free ones next to each other, in one aligned block of `block` frames. `word` makes of the
+    /// words of taken and lent frames the one that says which are not free.
+    fn find(&self, count: usize, block: usize, word: fn(u64, u64) -> u64) -> Option<usize> {
         if count == 0 || count > block {
             return None;
         }
         // The frames from `start` to `end` are free.
         let (mut start, mut end) = (0, 0);
         while end < self.count {
-            let word = self.taken.get(end / BITS)? >> (end % BITS);
+            let word = word(*self.taken.get(end / BITS)?, *self.lent.get(end / BITS)?) >> (end % BITS);
             let left = BITS - end % BITS;
             let free = (word.trailing_zeros() as usize).min(left);
             end = (end + free).min(self.count);
@@ -204,12 +300,10 @@ pub struct RamStorage {
 }
 
 impl RamStorage {
-    /// `bytes` zeroed bytes, or nothing when there are not as many frames next to each other.
+    /// `bytes` zeroed bytes in `run`; none when it is too small.
     #[must_use]
-    pub fn zeroed(owner: &Rc<RefCell<FrameAllocator>>, bytes: u64) -> Option<Self> {
-        let length = usize::try_from(bytes).ok()?;
-        let run = FrameAllocator::take(owner, length.div_ceil(PAGE_BYTES))?;
-        let mut storage = Self { run, offset: 0, length };
+    pub fn zeroed(run: FrameRun, bytes: usize) -> Option<Self> {
+        let mut storage = (bytes <= run.bytes()).then_some(Self { run, offset: 0, length: bytes })?;
         storage.bytes_mut().fill(0);
         Some(storage)
     }
@@ -314,6 +408,22 @@ mod tests {
     }
 
     #[test]
+    fn lent_frames_are_taken_and_counted_until_they_come_back() {
+        let frames = allocator(4);
+        let lent: Vec<_> = (0..3).map(|_| frames.borrow_mut().lend().unwrap()).collect();
+        assert_eq!((frames.borrow().free(), frames.borrow().lent(), frames.borrow().total()), (1, 3, 4));
+        assert!(FrameAllocator::take(&frames, 2).is_none());
+        let first = Gfn::containing(BASE);
+        assert_eq!(frames.borrow().find_with_lent(4), Some(first..Gfn(first.0 + 4)));
+        let last = FrameAllocator::take(&frames, 1).unwrap();
+        assert_eq!(frames.borrow_mut().lend(), None);
+        assert_eq!(frames.borrow().find_with_lent(4), None);
+        lent.into_iter().for_each(|frame| frames.borrow_mut().take_back(frame));
+        drop(last);
+        assert_eq!((frames.borrow().free(), frames.borrow().lent()), (4, 0));
+    }
+
+    #[test]
     fn a_leaked_run_stays_taken_until_it_is_reclaimed() {
         let frames = allocator(8);
         let range = FrameAllocator::take(&frames, 3).unwrap().leak();
@@ -338,6 +448,8 @@ mod tests {
                 count: taken.len(),
                 free: 0,
                 taken: vec![0; taken.len().div_ceil(BITS)],
+                lent: vec![0; taken.len().div_ceil(BITS)],
+                lowest_free: 0,
             };
             for (frame, _) in taken.iter().enumerate().filter(|(_, taken)| **taken) {
                 bank.mark(frame..frame + 1, true);
@@ -348,7 +460,7 @@ mod tests {
                     && of_block(*start) == of_block(start + count - 1)
             };
             let expected = (0..(taken.len() + 1).saturating_sub(count)).find(fits);
-            prop_assert_eq!(bank.find(count, block), expected);
+            prop_assert_eq!(bank.find(count, block, |taken, _| taken), expected);
         }
     }
 }

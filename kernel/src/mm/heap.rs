@@ -1,4 +1,4 @@
-//! The heap: `linked_list_allocator` behind Rust's global allocator.
+//! The heap: `linked_list_allocator` behind Rust's global allocator. It grows into the RAM behind it.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::ops::Range;
@@ -6,6 +6,8 @@ use core::ptr::NonNull;
 
 use linked_list_allocator::Heap;
 
+use super::frames::FrameRun;
+use super::ram::Growing;
 use crate::arch::single_core::SingleCore;
 
 struct KernelHeap(SingleCore<Heap>);
@@ -45,4 +47,27 @@ pub unsafe fn init(range: &Range<usize>) {
 #[must_use]
 pub fn free_bytes() -> usize {
     HEAP.0.try_borrow().map_or(0, |heap| heap.free())
+}
+
+/// The heap, as far as it grows.
+pub struct Growth;
+
+impl Growing for Growth {
+    fn free_bytes(&self) -> usize {
+        free_bytes()
+    }
+
+    fn end(&self) -> usize {
+        HEAP.0.try_borrow().map_or(0, |heap| heap.top().addr())
+    }
+
+    fn grow(&mut self, run: FrameRun) {
+        if let Some(mut heap) = HEAP.0.try_borrow()
+            && run.address() == heap.top().addr()
+        {
+            let bytes = run.leak().len();
+            // SAFETY: the frames lie right behind the heap, are RAM, mapped, and nobody else's from now on.
+            unsafe { heap.extend(bytes) }
+        }
+    }
 }

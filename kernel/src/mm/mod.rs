@@ -3,18 +3,21 @@
 //! | file | what |
 //! |---|---|
 //! | `address` | newtypes |
+//! | `balloon` | RAM given back to Xen and got again, by which holes are made |
 //! | `bus` | where devices find our pages |
 //! | `dma` | memory that devices read and write |
 //! | `frames` | which of our RAM is free |
 //! | `hal` | what `virtio-drivers` asks of us |
 //! | `heap` | `linked_list_allocator` behind the global allocator |
 //! | `physmap` | single owner of our guest-physical frame numbers |
+//! | `ram` | who has our RAM when it is short |
 //! | `singles` | single pages of the hypervisor's, of ioreq servers, and granted ones |
 //! | `foreign` | the pager: pages of guests in the slots of a window |
 //! | `pinned` | pinned guest pages, as device models see them |
 //! | `view` | map on fault: a guest's memory as one range of addresses |
 
 pub mod address;
+pub mod balloon;
 pub mod bus;
 pub mod dma;
 pub mod foreign;
@@ -25,5 +28,6 @@ pub mod hal;
 pub mod heap;
 pub mod physmap;
 pub mod pinned;
+pub mod ram;
 pub mod singles;
 pub mod view;

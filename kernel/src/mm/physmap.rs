@@ -1,32 +1,83 @@
-//! The single owner of our guest-physical frame numbers outside RAM: which is a hole, which holds whose page.
+//! The single owner of our guest-physical frame numbers: which is RAM, which a hole, which holds whose page.
 //!
 //! Xen lets a domain map anything over anything, and leaks what was there (a RAM page, the reference on a foreign
-//! page mapped over itself). So the moves are made here and nowhere else, and only legal ones can be written:
+//! page mapped over itself). So the moves are made here, in [`super::balloon`] and in [`super::singles`], and only legal
+//! ones can be written: a hole is a value that is used up by the move out of it.
 //!
-//! ```text
-//!   Hole ── map ──> Foreign(domain, frame) ── replace, never by itself ──> Foreign(other)
-//!     ^                        │
-//!     └──────── unmap ─────────┘
+//! | from | to | by |
+//! |---|---|---|
+//! | Ram, zeroed first | Hole | [`Balloon::inflate`] |
+//! | Hole | Ram, zeroed | [`Balloon::deflate`] |
+//! | Hole | Foreign | [`Window::begin`], [`Window::commit`] |
+//! | Foreign | another Foreign, in place | likewise; never the same page again |
+//! | Foreign | Hole | [`Window::unmap`] |
+//! | Hole | Grant, ioreq page | a value of [`super::singles`] is made |
+//! | Grant, ioreq page | Hole | that very value is dropped |
 //!
-//!   Hole ── map ──> Grant(handle) ── unmap, by that very handle ──> Hole
-//! ```
-//!
-//! The region is one of the extended regions that Xen names in the device tree: unpopulated, so that nothing of our
-//! RAM is spent on it. Its first part serves single pages ([`super::singles`]), the rest is the pager's window
-//! ([`Window`]). Second-stage tables never come back to Xen's pool, so both are dense and reused.
+//! Holes come from the extended regions that Xen names in the device tree ([`Unpopulated`]), on which nothing of our RAM is
+//! spent, or out of RAM ([`Balloon`]). Second-stage tables never come back to Xen's pool, so what is used is dense and
+//! used again.
 
 use alloc::vec::Vec;
 use core::num::NonZeroU64;
 use core::ops::Range;
 
 use super::address::{Gfn, GuestFrame};
+use super::balloon::Balloon;
+use super::frames::LentFrame;
 use crate::limits::PAGE_BYTES;
 use crate::xen::DomainId;
-use crate::xen::hypercall::{Errno, HypercallError};
+use crate::xen::hypercall::Errno;
 use crate::xen::memory;
 
 /// Second-stage tables cover 2 MiB; so does the alignment of the region.
 pub const REGION_ALIGNMENT: usize = 2 << 20;
+const FRAMES_PER_TABLE: u64 = (REGION_ALIGNMENT / PAGE_BYTES) as u64;
+
+/// A frame number of ours that holds nothing.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Hole(Gfn);
+
+impl Hole {
+    /// Which one.
+    #[must_use]
+    pub fn gfn(&self) -> Gfn {
+        self.0
+    }
+
+    /// What a frame leaves that was given back to Xen.
+    pub(super) fn of_ram(frame: &LentFrame) -> Self {
+        Self(frame.gfn())
+    }
+}
+
+/// Holes of a region that nobody has populated, handed out in order.
+pub struct Unpopulated {
+    next: Gfn,
+    end: Gfn,
+}
+
+impl Unpopulated {
+    /// The holes in a range of bytes, page aligned, that Xen names as unpopulated and nobody else uses.
+    #[must_use]
+    pub fn new(range: &Range<usize>) -> Self {
+        Self { next: Gfn::containing(range.start), end: Gfn::containing(range.end) }
+    }
+
+    fn take(&mut self) -> Option<Hole> {
+        let hole = (self.next < self.end).then_some(Hole(self.next))?;
+        self.next.0 += 1;
+        Some(hole)
+    }
+
+    /// Xen has no memory for the table that covers `gfn`: neither this nor what lies behind it can be used.
+    fn end_before(&mut self, gfn: Gfn) -> bool {
+        let end = Gfn(gfn.0 / FRAMES_PER_TABLE * FRAMES_PER_TABLE);
+        let shrinks = end < self.end;
+        self.end = self.end.min(end);
+        shrinks
+    }
+}
 
 /// A page of a guest, in one word: bit 63 always set, then the domain, then the frame number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,54 +118,91 @@ impl ForeignPage {
     }
 }
 
-/// Frame numbers that hold pages of guests, each a hole or a foreign page.
-pub struct Window {
-    first: Gfn,
-    slots: Vec<Option<ForeignPage>>,
-    mapped: usize,
-    /// Work space of [`Self::map`], kept so that mapping takes no memory.
-    batch: Batch,
-}
-
-#[derive(Default)]
-struct Batch {
-    guest_frames: Vec<u64>,
-    own_frames: Vec<u64>,
-    errors: Vec<i32>,
-}
-
 /// Index of a frame number in the [`Window`].
 pub type SlotIndex = usize;
 
 /// Foreign pages mapped by one hypercall.
 pub const MAP_BATCH: usize = 256;
 
-impl Window {
-    /// A window of holes; `range` in bytes, page aligned.
-    #[must_use]
-    pub fn new(range: &Range<usize>) -> Self {
-        let mut batch = Batch::default();
+/// No frame number.
+const NOWHERE: i32 = i32::MIN;
+
+/// Slots: frame numbers that hold pages of guests, each a hole or a foreign page.
+pub struct Window {
+    /// Frame number of each slot, less the region's first: half the memory that whole ones take.
+    gfns: Vec<i32>,
+    /// What it holds; from [`Self::begin`] to [`Self::commit`], what it is to hold.
+    pages: Vec<Option<ForeignPage>>,
+    mapped: usize,
+    unpopulated: Unpopulated,
+    /// Frame numbers of the region, from which on there are other slots than this source's.
+    region: Range<Gfn>,
+    balloon: Balloon,
+    ballooned: usize,
+    /// No slot before this one is without a frame number.
+    lowest_nowhere: SlotIndex,
+    batch: Batch,
+}
+
+/// Moves begun.
+#[derive(Default)]
+struct Batch {
+    slots: Vec<u32>,
+    /// What they held before.
+    before: Vec<Option<ForeignPage>>,
+    guest_frames: Vec<u64>,
+    own_frames: Vec<u64>,
+    errors: Vec<i32>,
+}
+
+impl Batch {
+    fn new() -> Self {
+        let mut batch = Self::default();
+        batch.slots.reserve_exact(MAP_BATCH);
+        batch.before.reserve_exact(MAP_BATCH);
         batch.guest_frames.reserve_exact(MAP_BATCH);
         batch.own_frames.reserve_exact(MAP_BATCH);
         batch.errors.reserve_exact(MAP_BATCH);
+        batch
+    }
+}
+
+/// The frame number that [`Window::gfns`] has as `offset`.
+fn absolute(first: Gfn, offset: i32) -> Option<Gfn> {
+    (offset != NOWHERE).then(|| Gfn(first.0.wrapping_add_signed(i64::from(offset))))
+}
+
+impl Window {
+    /// A window of at most `capacity` slots. They come from the region first, then out of our RAM.
+    #[must_use]
+    pub fn new(capacity: usize, unpopulated: Unpopulated, balloon: Balloon) -> Self {
         Self {
-            first: Gfn::containing(range.start),
-            slots: alloc::vec![None; range.len() / PAGE_BYTES],
+            gfns: alloc::vec![NOWHERE; capacity],
+            pages: alloc::vec![None; capacity],
             mapped: 0,
-            batch,
+            region: unpopulated.next..unpopulated.end,
+            unpopulated,
+            balloon,
+            ballooned: 0,
+            lowest_nowhere: 0,
+            batch: Batch::new(),
         }
     }
 
-    /// Number of slots.
+    /// Slots that there can be at most.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.slots.len()
+    pub fn capacity(&self) -> usize {
+        self.gfns.len()
     }
 
-    /// Whether there are no slots.
+    /// Slots that there are, or can be made now.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+    pub fn usable(&self) -> usize {
+        let of_region = self.unpopulated.end.0.saturating_sub(self.region.start.0) as usize;
+        if of_region >= self.capacity() {
+            return self.capacity();
+        }
+        (of_region + self.ballooned + self.balloon.available()).min(self.capacity())
     }
 
     /// Slots that hold a page.
@@ -123,62 +211,174 @@ impl Window {
         self.mapped
     }
 
-    /// What a slot holds.
+    /// Slots out of our RAM.
+    #[must_use]
+    pub fn ballooned(&self) -> usize {
+        self.ballooned
+    }
+
+    /// What a slot holds, or is to hold.
     #[must_use]
     pub fn page(&self, slot: SlotIndex) -> Option<ForeignPage> {
-        self.slots.get(slot).copied().flatten()
+        self.pages.get(slot).copied().flatten()
+    }
+
+    /// Its frame number, if it has one.
+    #[must_use]
+    pub fn gfn(&self, slot: SlotIndex) -> Option<Gfn> {
+        absolute(self.region.start, *self.gfns.get(slot)?)
     }
 
     /// Address of the first byte of a slot.
     #[must_use]
     pub fn address(&self, slot: SlotIndex) -> usize {
-        self.first.address() + slot * PAGE_BYTES
+        self.gfn(slot).map_or(0, Gfn::address)
     }
 
-    /// Maps pages of one guest into slots, over holes or over other pages: at most [`MAP_BATCH`], by one hypercall.
+    /// Whether a slot is out of our RAM.
+    #[must_use]
+    pub fn is_ballooned(&self, slot: SlotIndex) -> bool {
+        self.gfn(slot).is_some_and(|gfn| !self.region.contains(&gfn))
+    }
+
+    /// Makes new slots, each of them a hole, and calls `made` for each. Returns whether there are any.
+    pub fn grow(&mut self, mut made: impl FnMut(SlotIndex)) -> bool {
+        let Some(slot) = self.nowhere() else { return false };
+        if let Some(hole) = self.unpopulated.take() {
+            self.place(slot, &hole);
+            made(slot);
+            return true;
+        }
+        let mut holes = self.balloon.inflate().into_iter();
+        let any = holes.len() > 0;
+        while let (Some(slot), Some(hole)) = (self.nowhere(), holes.next()) {
+            self.place(slot, &hole);
+            self.ballooned += 1;
+            made(slot);
+        }
+        // More than there are slots: not wanted after all.
+        for hole in holes {
+            if let Err(hole) = self.balloon.deflate(hole) {
+                log::error!("balloon: Xen does not give frame {:#x} back", hole.gfn().0);
+            }
+        }
+        any
+    }
+
+    /// The first slot without a frame number.
+    fn nowhere(&mut self) -> Option<SlotIndex> {
+        let from = self.lowest_nowhere;
+        let found = self.gfns.get(from..)?.iter().position(|gfn| *gfn == NOWHERE);
+        self.lowest_nowhere = found.map_or(self.gfns.len(), |place| from + place);
+        found.map(|place| from + place)
+    }
+
+    fn place(&mut self, slot: SlotIndex, hole: &Hole) {
+        if let Some(offset) = self.gfns.get_mut(slot) {
+            *offset = hole.gfn().0.wrapping_sub(self.region.start.0) as i32;
+        }
+    }
+
+    /// Takes a slot's frame number away, which is a hole.
+    fn displace(&mut self, slot: SlotIndex) -> Option<Hole> {
+        let hole = self.gfn(slot).filter(|_| self.page(slot).is_none()).map(Hole)?;
+        *self.gfns.get_mut(slot)? = NOWHERE;
+        self.lowest_nowhere = self.lowest_nowhere.min(slot);
+        Some(hole)
+    }
+
+    /// Makes RAM again of a slot that is a hole and out of our RAM. Returns whether it is.
+    pub fn give_back(&mut self, slot: SlotIndex) -> bool {
+        if !self.is_ballooned(slot) {
+            return false;
+        }
+        let Some(hole) = self.displace(slot) else { return false };
+        match self.balloon.deflate(hole) {
+            Ok(()) => {
+                self.ballooned -= 1;
+                true
+            }
+            Err(hole) => {
+                self.place(slot, &hole);
+                log::warn!("balloon: Xen has no RAM for us now: our own memory stays smaller");
+                false
+            }
+        }
+    }
+
+    /// Whether no further move can be begun before [`Self::commit`].
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.begun() >= MAP_BATCH
+    }
+
+    /// Moves begun and not made yet.
+    #[must_use]
+    pub fn begun(&self) -> usize {
+        self.batch.slots.len()
+    }
+
+    /// Begins a move: `slot` is to hold `page`, over a hole or over another page. It does once [`Self::commit`] says so.
+    /// Returns whether it was begun; if not, the slot is as it was.
+    #[must_use]
+    pub fn begin(&mut self, slot: SlotIndex, page: ForeignPage) -> bool {
+        if self.page(slot) == Some(page) {
+            // Over itself: a reference on the page would be lost. (It was forgotten while pinned, so what is in the slot is
+            // the page that the guest had there before.)
+            self.unmap(&[slot]);
+        }
+        let (Some(gfn), false) = (self.gfn(slot), self.is_full()) else { return false };
+        let Some(held) = self.pages.get_mut(slot).filter(|held| **held != Some(page)) else { return false };
+        self.batch.slots.push(slot as u32);
+        self.batch.before.push(held.replace(page));
+        self.batch.guest_frames.push(page.frame().0);
+        self.batch.own_frames.push(gfn.0);
+        true
+    }
+
+    /// Makes the moves that were begun, all of them with pages of `domain`, by one hypercall. `outcome(slot, page, result)` is
+    /// called for each; a slot whose move failed holds what it held before.
     ///
-    /// `outcome(slot, result)` is called for each move; a slot whose move failed holds what it held before. A page
-    /// that is in its slot already is left alone and succeeds: mapping it over itself would leak a reference.
-    ///
-    /// # Errors
-    /// The hypercall as a whole was refused; no slot has changed, `outcome` was not called.
-    pub fn map(
+    /// Returns whether the window has become smaller, as Xen has no memory left for tables of ours.
+    pub fn commit(
         &mut self,
         domain: DomainId,
-        moves: &[(SlotIndex, ForeignPage)],
-        mut outcome: impl FnMut(SlotIndex, Result<(), Errno>),
-    ) -> Result<(), HypercallError> {
-        self.batch.guest_frames.clear();
-        self.batch.own_frames.clear();
-        for (slot, page) in moves.iter().take(MAP_BATCH) {
-            if self.page(*slot) != Some(*page) {
-                self.batch.guest_frames.push(page.frame().0);
-                self.batch.own_frames.push(self.first.0 + *slot as u64);
-            }
+        mut outcome: impl FnMut(SlotIndex, ForeignPage, Result<(), Errno>),
+    ) -> bool {
+        let Batch { slots, before, guest_frames, own_frames, errors } = &mut self.batch;
+        errors.clear();
+        errors.resize(slots.len(), 0);
+        if let Err(error) = memory::map_foreign(domain, guest_frames, own_frames, errors) {
+            log::debug!("physmap: {domain}: {error}");
+            errors.fill(-error.errno.0);
         }
-        self.batch.errors.clear();
-        self.batch.errors.resize(self.batch.guest_frames.len(), 0);
-        memory::map_foreign(
-            domain,
-            &self.batch.guest_frames,
-            &self.batch.own_frames,
-            &mut self.batch.errors,
-        )?;
+        guest_frames.clear();
+        own_frames.clear();
+        let mut shrunk = false;
+        for ((slot, before), error) in slots.drain(..).zip(before.drain(..)).zip(errors.drain(..)) {
+            let slot = slot as usize;
+            let Some(page) = self.pages.get(slot).copied().flatten() else { continue };
+            let result = if error == 0 { Ok(()) } else { Err(Errno(error.saturating_abs())) };
+            if result.is_ok() {
+                self.mapped += usize::from(before.is_none());
+            } else if let Some(held) = self.pages.get_mut(slot) {
+                *held = before;
+            }
+            if result == Err(Errno::ENOENT)
+                && let Some(gfn) = self.gfns.get(slot).and_then(|offset| absolute(self.region.start, *offset))
+            {
+                shrunk |= self.region.contains(&gfn) && self.unpopulated.end_before(gfn);
+            }
+            outcome(slot, page, result);
+        }
+        shrunk
+    }
 
-        let mut errors = self.batch.errors.iter();
-        for (slot, page) in moves.iter().take(MAP_BATCH) {
-            let Some(held) = self.slots.get_mut(*slot) else { continue };
-            let error =
-                if *held == Some(*page) { 0 } else { errors.next().copied().unwrap_or(-Errno::EINVAL.0) };
-            if error == 0 {
-                self.mapped += usize::from(held.is_none());
-                *held = Some(*page);
-                outcome(*slot, Ok(()));
-            } else {
-                outcome(*slot, Err(Errno(error.saturating_abs())));
-            }
-        }
-        Ok(())
+    /// Gives up a slot beyond what the window has become. Returns whether it was one.
+    pub fn abandon(&mut self, slot: SlotIndex) -> bool {
+        let beyond =
+            self.gfn(slot).is_some_and(|gfn| self.region.contains(&gfn) && gfn >= self.unpopulated.end);
+        beyond && self.displace(slot).is_some()
     }
 
     /// Makes slots holes again, many by one hypercall. A slot that Xen refuses to unmap keeps its page.
@@ -187,7 +387,7 @@ impl Window {
             let mut frames = [0; memory::REMOVE_BATCH];
             let mut results = [0; memory::REMOVE_BATCH];
             for (frame, slot) in frames.iter_mut().zip(batch) {
-                *frame = self.first.0 + *slot as u64;
+                *frame = self.gfn(*slot).map_or(u64::MAX, |gfn| gfn.0);
             }
             let frames = frames.get(..batch.len()).unwrap_or(&frames);
             if let Err(error) = memory::remove_many(frames, &mut results) {
@@ -195,7 +395,7 @@ impl Window {
                 continue;
             }
             for (slot, result) in batch.iter().zip(results) {
-                let Some(held) = self.slots.get_mut(*slot) else { continue };
+                let Some(held) = self.pages.get_mut(*slot) else { continue };
                 if result != 0 {
                     log::error!("physmap: slot {slot} stays mapped: {}", Errno(-(result as i32)));
                 } else if held.take().is_some() {

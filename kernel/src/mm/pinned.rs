@@ -1,7 +1,7 @@
 //! Guest memory as device models see it: regions of a guest, pinned through the [`Pager`].
 //!
-//! Each device may pin an equal share of the slots, so that none can keep the others from theirs, whatever its requests
-//! look like and however long a disk takes to answer them.
+//! Each device may pin an equal part of its guest's fair share of the slots, so that none can keep the others from theirs,
+//! whatever its requests look like and however long a disk takes to answer them.
 
 use alloc::rc::Rc;
 use core::cell::{Cell, RefCell};
@@ -30,7 +30,7 @@ struct Sharer {
 
 impl Drop for Sharer {
     fn drop(&mut self) {
-        self.pager.borrow_mut().sharer_left();
+        self.pager.borrow_mut().device_left(self.domain);
     }
 }
 
@@ -39,7 +39,9 @@ impl Drop for Sharer {
 struct Piece {
     /// Offset of the first byte in the whole range.
     start: u32,
-    /// Where it is mapped: in the slot of its page.
+    /// The slot of its page.
+    slot: u32,
+    /// Where it is mapped.
     address: usize,
 }
 
@@ -55,7 +57,7 @@ impl ForeignMemory {
     /// The memory of `domain`.
     #[must_use]
     pub fn new(pager: Rc<RefCell<Pager>>, domain: DomainId) -> Self {
-        pager.borrow_mut().sharer_came();
+        pager.borrow_mut().device_came(domain);
         Self(Rc::new(Sharer { pager, domain, pinned: Cell::new(0) }))
     }
 }
@@ -117,7 +119,7 @@ impl GuestMemory for ForeignMemory {
     fn pin(&self, regions: &[GuestRegion]) -> Result<ForeignPinned, MemoryError> {
         let (pages, length) = measure(regions)?;
         let sharer = &self.0;
-        if sharer.pinned.get() + pages > sharer.pager.borrow().share() {
+        if sharer.pinned.get() + pages > sharer.pager.borrow().share(sharer.domain) {
             return Err(MemoryError::Exhausted);
         }
         let mut slots = PinnedSlots::new();
@@ -133,7 +135,7 @@ impl GuestMemory for ForeignMemory {
             let end = start + region.length;
             while start < end {
                 let Some(slot) = slots.next() else { break };
-                pieces.push(Piece { start, address: pager.address(*slot) + offset });
+                pieces.push(Piece { start, slot: *slot, address: pager.address(*slot) + offset });
                 start += (end - start).min((PAGE_BYTES - offset) as u32);
                 offset = 0;
             }
@@ -249,7 +251,7 @@ impl Drop for ForeignPinned {
     fn drop(&mut self) {
         let mut pager = self.sharer.pager.borrow_mut();
         for piece in &self.pieces {
-            pager.unpin_at(piece.address);
+            pager.unpin(piece.slot);
         }
         self.sharer.pinned.update(|pinned| pinned - self.pieces.len());
     }

@@ -29,6 +29,10 @@ pub const DOMID_SELF: u16 = 0x7ff0;
 
 /// `memory_op` (`memory.h`).
 pub mod memory {
+    /// Give RAM back to Xen.
+    pub const DECREASE_RESERVATION: u64 = 1;
+    /// Get RAM from Xen at frame numbers of ours.
+    pub const POPULATE_PHYSMAP: u64 = 6;
     /// Map a frame of the hypervisor or of another domain at a frame number of ours.
     pub const ADD_TO_PHYSMAP: u64 = 7;
     /// Take a mapping away.
@@ -47,6 +51,21 @@ pub mod memory {
     pub const RESOURCE_IOREQ_SERVER: u16 = 0;
     /// Frame of the ioreq server resource that holds the per-vCPU slots.
     pub const RESOURCE_IOREQ_FRAME: u64 = 1;
+}
+
+/// `xen_memory_reservation` (`memory.h`).
+#[repr(C)]
+pub struct MemoryReservation {
+    /// Frame numbers of ours.
+    pub extents: *const u64,
+    /// How many.
+    pub count: u64,
+    /// Each extent is 2 to the power of this many pages.
+    pub order: u32,
+    /// Demands on the memory.
+    pub flags: u32,
+    /// Whose physmap changes.
+    pub domid: u16,
 }
 
 /// `xen_add_to_physmap` (`memory.h`).
@@ -423,6 +442,7 @@ const _: () = {
     use core::mem::offset_of;
     assert!(size_of::<AddToPhysmap>() == 24 && offset_of!(AddToPhysmap, gpfn) == 16);
     assert!(size_of::<AddToPhysmapBatch>() == 32 && offset_of!(AddToPhysmapBatch, errs) == 24);
+    assert!(size_of::<MemoryReservation>() == 32 && offset_of!(MemoryReservation, domid) == 24);
     assert!(size_of::<RemoveFromPhysmap>() == 16 && offset_of!(RemoveFromPhysmap, gpfn) == 8);
     assert!(size_of::<AcquireResource>() == 32 && offset_of!(AcquireResource, frame_list) == 24);
     assert!(size_of::<MulticallEntry>() == 64);

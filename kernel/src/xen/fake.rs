@@ -33,8 +33,10 @@ use super::event::Port;
 use super::hypercall::{self, Arguments, Errno};
 use crate::limits::{PAGE_BYTES, SINGLE_PAGES};
 use crate::mm::address::Gfn;
+use crate::mm::balloon::Balloon;
 use crate::mm::foreign::Pager;
-use crate::mm::physmap::Window;
+use crate::mm::frames::FrameAllocator;
+use crate::mm::physmap::{Unpopulated, Window};
 use crate::mm::singles::SinglePages;
 use domains::Domain;
 use grants::Grants;
@@ -49,6 +51,8 @@ pub enum Call {
     MapForeign,
     MapResource,
     Unmap,
+    Decrease,
+    Populate,
     MapGrant,
     UnmapGrant,
     Multicall,
@@ -70,6 +74,8 @@ pub enum Call {
 pub enum Leak {
     /// A page of our RAM was replaced or unmapped: it is ours still, and out of reach.
     RamLost { gfn: u64 },
+    /// A page of our RAM went back to Xen with what was in it.
+    DataGivenAway { gfn: u64 },
     /// A foreign page was mapped over itself: its owner can never go away.
     MappedOverItself { gfn: u64, domain: u16 },
     /// A granted page was unmapped or replaced behind the back of the grant table.
@@ -88,6 +94,8 @@ struct Xen {
     machine: Machine,
     physmap: BTreeMap<u64, Entry>,
     shared_info: Frame,
+    /// Pages that are nobody's.
+    heap: Vec<Frame>,
     grants: Grants,
     /// Second-stage tables that exist, by what they cover, and how many there can be.
     tables: BTreeSet<u64>,
@@ -110,6 +118,12 @@ impl Xen {
     /// As for the hypercalls: pointers among the arguments are good.
     unsafe fn call(&mut self, number: u64, arguments: Arguments) -> i64 {
         let [a0, a1, a2, ..] = arguments;
+        if number == number::MEMORY_OP
+            && matches!(a0, abi::memory::DECREASE_RESERVATION | abi::memory::POPULATE_PHYSMAP)
+        {
+            // SAFETY: the caller's contract.
+            return unsafe { self.change_reservation(a0, a1) };
+        }
         // SAFETY: the caller's contract.
         negative(unsafe {
             match number {
@@ -201,6 +215,7 @@ impl FakeXen {
             machine,
             physmap: BTreeMap::new(),
             shared_info,
+            heap: Vec::new(),
             grants,
             tables: BTreeSet::new(),
             pool: usize::MAX,
@@ -229,8 +244,19 @@ impl FakeXen {
 
     /// A window of so many pages, 2 MiB aligned.
     pub fn window(&self, pages: usize) -> Window {
+        self.mixed_window(pages, pages, Rc::default())
+    }
+
+    /// A window of so many slots, so many of them unpopulated and 2 MiB aligned, the others out of `frames`.
+    pub fn mixed_window(
+        &self,
+        slots: usize,
+        unpopulated: usize,
+        frames: Rc<RefCell<FrameAllocator>>,
+    ) -> Window {
         let start = self.0.borrow().machine.space().start + SINGLE_PAGES * PAGE_BYTES;
-        Window::new(&(start..start + pages * PAGE_BYTES))
+        let region = Unpopulated::new(&(start..start + unpopulated * PAGE_BYTES));
+        Window::new(slots, region, Balloon::new(frames))
     }
 
     /// A pager over such a window.
@@ -304,7 +330,49 @@ impl FakeXen {
 
     /// Makes frame `gfn` of ours RAM.
     pub fn place_ram(&self, gfn: u64) {
-        self.0.borrow_mut().physmap.insert(gfn, Entry::Ram);
+        self.0.borrow_mut().physmap.insert(gfn, Entry::Ram(None));
+    }
+
+    /// Gives us `pages` pages of RAM, each full of other people's data, behind all windows.
+    pub fn own_ram(&self, pages: usize) -> Rc<RefCell<FrameAllocator>> {
+        let mut xen = self.0.borrow_mut();
+        let end = xen.machine.space().end;
+        let range = end - pages * PAGE_BYTES..end;
+        for gfn in Gfn::containing(range.start).0..Gfn::containing(range.end).0 {
+            let frame = xen.machine.allocate();
+            xen.machine.write(frame, 0, &[0xaa; PAGE_BYTES]);
+            xen.machine.show(gfn, Some(frame));
+            xen.physmap.insert(gfn, Entry::Ram(Some(frame)));
+        }
+        let mut frames = FrameAllocator::default();
+        frames.add_bank(&range);
+        Rc::new(RefCell::new(frames))
+    }
+
+    /// Our RAM is there page by page, with tables of its own.
+    pub fn break_up(&self, frames: &Rc<RefCell<FrameAllocator>>) {
+        let mut xen = self.0.borrow_mut();
+        let range = frames.borrow().find_with_lent(frames.borrow().total()).unwrap();
+        (range.start.0..range.end.0).for_each(|gfn| assert!(xen.take_table(gfn)));
+    }
+
+    /// Somebody else takes all but so many of the pages that are nobody's.
+    pub fn leave_free(&self, pages: usize) {
+        self.0.borrow_mut().heap.truncate(pages);
+    }
+
+    /// What our frame numbers hold: RAM, pages of others, grants, and what is the hypervisor's.
+    pub fn census(&self) -> [usize; 4] {
+        let mut census = [0; 4];
+        for entry in self.0.borrow().physmap.values() {
+            census[match entry {
+                Entry::Ram(_) => 0,
+                Entry::Foreign { .. } => 1,
+                Entry::Grant(_) => 2,
+                Entry::SharedInfo | Entry::GrantTable => 3,
+            }] += 1;
+        }
+        census
     }
 
     /// Makes frame `gfn` of ours RAM that lies at `bus_address` in the machine.

@@ -2,8 +2,8 @@
 
 use super::DomainId;
 use super::abi::{
-    AcquireResource, AddToPhysmap, AddToPhysmapBatch, DOMID_SELF, MulticallEntry, RemoveFromPhysmap, memory,
-    number,
+    AcquireResource, AddToPhysmap, AddToPhysmapBatch, DOMID_SELF, MemoryReservation, MulticallEntry,
+    RemoveFromPhysmap, memory, number,
 };
 use super::dm::ServerId;
 use super::hypercall::{HypercallError, call};
@@ -61,6 +61,39 @@ pub fn map_foreign(
     // gpfns, and writes `size` elements of errs (memory.h); no slice is shorter than `count`.
     unsafe { call(number::MEMORY_OP, [memory::ADD_TO_PHYSMAP_BATCH, address, 0, 0, 0], "map foreign pages") }
         .map(drop)
+}
+
+/// Gives our RAM at `frames` back to Xen, which does not scrub it. Returns how many of them, from the first on, are holes
+/// now.
+///
+/// # Errors
+/// The hypercall as a whole was refused.
+pub fn decrease_reservation(frames: &[u64]) -> Result<usize, HypercallError> {
+    reserve(memory::DECREASE_RESERVATION, frames, "give RAM back")
+}
+
+/// Gets RAM from Xen at `frames`, which must be holes: what was there would be lost. Returns how many of them, from the
+/// first on, are RAM now, of any content.
+///
+/// # Errors
+/// The hypercall as a whole was refused.
+pub fn populate(frames: &[u64]) -> Result<usize, HypercallError> {
+    reserve(memory::POPULATE_PHYSMAP, frames, "get RAM")
+}
+
+fn reserve(command: u64, frames: &[u64], operation: &'static str) -> Result<usize, HypercallError> {
+    let request = MemoryReservation {
+        extents: expose(frames),
+        count: frames.len() as u64,
+        order: 0,
+        flags: 0,
+        domid: DOMID_SELF,
+    };
+    let address = (&raw const request).expose_provenance() as u64;
+    // SAFETY: both operations read one xen_memory_reservation and `count` frame numbers; a domain whose physmap Xen
+    // translates, as on Arm, gets nothing written to them (memory.h).
+    unsafe { call(number::MEMORY_OP, [command, address, 0, 0, 0], operation) }
+        .map(|done| (done as usize).min(frames.len()))
 }
 
 fn expose(slice: &[u64]) -> *const u64 {

@@ -3,9 +3,11 @@
 use core::ptr;
 
 use super::machine::Frame;
-use super::{Leak, Xen, negative};
+use super::{Call, Leak, Xen, negative};
+use crate::limits::PAGE_BYTES;
 use crate::xen::abi::{
-    AcquireResource, AddToPhysmap, AddToPhysmapBatch, DOMID_SELF, RemoveFromPhysmap, memory,
+    AcquireResource, AddToPhysmap, AddToPhysmapBatch, DOMID_SELF, MemoryReservation, RemoveFromPhysmap,
+    memory,
 };
 use crate::xen::hypercall::Errno;
 
@@ -15,7 +17,8 @@ const TABLE_FRAMES: u64 = 512;
 /// What a frame number of ours holds; one that is not in the map is a hole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry {
-    Ram,
+    /// A page of ours; without a frame it is book-keeping only.
+    Ram(Option<Frame>),
     SharedInfo,
     GrantTable,
     /// A granted page, mapped under this handle.
@@ -47,6 +50,65 @@ impl Xen {
                 _ => Err(Errno::ENOSYS),
             }
         }
+    }
+
+    /// `decrease_reservation` and `populate_physmap`: the number of extents done, never an error.
+    ///
+    /// # Safety
+    /// `argument` is the address of a `MemoryReservation` whose pointer is good.
+    pub unsafe fn change_reservation(&mut self, command: u64, argument: u64) -> i64 {
+        let request = ptr::with_exposed_provenance(usize::try_from(argument).unwrap());
+        // SAFETY: the caller's contract.
+        let request: &MemoryReservation = unsafe { &*request };
+        assert_eq!((request.domid, request.order, request.flags), (DOMID_SELF, 0, 0));
+        let kind = if command == memory::POPULATE_PHYSMAP { Call::Populate } else { Call::Decrease };
+        if self.record(kind).is_err() {
+            return 0;
+        }
+        let count = usize::try_from(request.count).unwrap();
+        // SAFETY: the caller's contract.
+        let frames = unsafe { core::slice::from_raw_parts(request.extents, count) };
+        let done = frames.iter().take_while(|gfn| match kind {
+            Call::Populate => self.populate_own(**gfn),
+            _ => self.decrease(**gfn),
+        });
+        i64::try_from(done.count()).unwrap()
+    }
+
+    fn decrease(&mut self, gfn: u64) -> bool {
+        let Some(Entry::Ram(frame)) = self.physmap.get(&gfn).copied() else { return false };
+        // The block of memory that the page lies in is broken up.
+        if !self.take_table(gfn) {
+            return false;
+        }
+        self.physmap.remove(&gfn);
+        self.machine.show(gfn, None);
+        if let Some(frame) = frame {
+            let mut content = [0; PAGE_BYTES];
+            self.machine.read(frame, 0, &mut content);
+            if content != [0; PAGE_BYTES] {
+                self.leaks.push(Leak::DataGivenAway { gfn });
+            }
+            self.heap.push(frame);
+        }
+        true
+    }
+
+    fn populate_own(&mut self, gfn: u64) -> bool {
+        let Some(frame) = self.heap.pop() else { return false };
+        // Somebody else had it meanwhile.
+        self.machine.write(frame, 0, &[0xaa; PAGE_BYTES]);
+        self.set(gfn, Entry::Ram(Some(frame))).unwrap();
+        true
+    }
+
+    pub fn take_table(&mut self, gfn: u64) -> bool {
+        let table = gfn / TABLE_FRAMES;
+        if !self.tables.contains(&table) && self.tables.len() == self.pool {
+            return false;
+        }
+        self.tables.insert(table);
+        true
     }
 
     fn add_to_physmap(&mut self, request: &AddToPhysmap) -> Result<(), Errno> {
@@ -111,11 +173,9 @@ impl Xen {
 
     /// `p2m_set_entry`: no look at what is there before.
     pub fn set(&mut self, gfn: u64, entry: Entry) -> Result<(), Errno> {
-        let table = gfn / TABLE_FRAMES;
-        if !self.tables.contains(&table) && self.tables.len() == self.pool {
+        if !self.take_table(gfn) {
             return Err(Errno::ENOENT);
         }
-        self.tables.insert(table);
         let frame = match entry {
             Entry::Foreign { domain, frame, .. } => {
                 self.domain(domain).references += 1;
@@ -123,7 +183,8 @@ impl Xen {
             }
             Entry::SharedInfo => Some(self.shared_info),
             Entry::GrantTable => Some(self.grants.table),
-            Entry::Ram | Entry::Grant(_) => None,
+            Entry::Ram(frame) => frame,
+            Entry::Grant(_) => None,
         };
         match (self.physmap.insert(gfn, entry), entry) {
             (Some(Entry::Foreign { frame: old, domain, .. }), Entry::Foreign { frame: new, .. })
@@ -142,7 +203,7 @@ impl Xen {
     /// What happens to an entry that is taken out or replaced.
     fn lose(&mut self, gfn: u64, entry: Entry) {
         match entry {
-            Entry::Ram => self.leaks.push(Leak::RamLost { gfn }),
+            Entry::Ram(_) => self.leaks.push(Leak::RamLost { gfn }),
             Entry::SharedInfo | Entry::GrantTable => {}
             Entry::Grant(_) => self.leaks.push(Leak::GrantLost { gfn }),
             Entry::Foreign { domain, .. } => self.release_reference(domain),

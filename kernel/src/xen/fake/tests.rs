@@ -24,7 +24,8 @@ fn map(guest_frame: u64, gfn: u64) -> i32 {
 #[test]
 fn a_mapped_page_is_the_guests_memory_itself() {
     let xen = xen();
-    let window = xen.window(1);
+    let mut window = xen.window(1);
+    assert!(window.grow(|_| ()));
     let at: *mut u8 = ptr::with_exposed_provenance_mut(window.address(0));
     assert_eq!(map(0x40001, Gfn::containing(window.address(0)).0), 0);
     xen.write_guest(GUEST, 0x4000_1fff, &[7, 8]);

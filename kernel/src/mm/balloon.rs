@@ -1,0 +1,90 @@
+//! The balloon: RAM of ours given back to Xen, so that its frame numbers are holes, and got again.
+//!
+//! Both ways lead past zeroes. Xen scrubs neither what a living domain gives back, which may hold guests' data and is
+//! somebody else's memory next, nor what it gives to us.
+
+use alloc::rc::Rc;
+use core::cell::RefCell;
+
+use smallvec::SmallVec;
+
+use super::frames::{FrameAllocator, LentFrame};
+use super::physmap::Hole;
+use crate::arch::copy;
+use crate::limits::{FRAMES_HIGH, PAGE_BYTES};
+use crate::xen::memory;
+
+/// Pages given back by one hypercall.
+pub const BALLOON_BATCH: usize = 16;
+
+/// Holes that were made together.
+pub type Holes = SmallVec<[Hole; BALLOON_BATCH]>;
+
+/// Makes holes of free frames, and frames of holes.
+pub struct Balloon {
+    frames: Rc<RefCell<FrameAllocator>>,
+    /// Xen took a frame not: it has no page to break up the block of memory that the frame lies in.
+    stopped: bool,
+}
+
+impl Balloon {
+    /// One that takes what `frames` can spare.
+    #[must_use]
+    pub fn new(frames: Rc<RefCell<FrameAllocator>>) -> Self {
+        Self { frames, stopped: false }
+    }
+
+    /// Holes that can be made now. Free frames below [`FRAMES_HIGH`] are not spared.
+    #[must_use]
+    pub fn available(&self) -> usize {
+        if self.stopped { 0 } else { self.frames.borrow().free().saturating_sub(FRAMES_HIGH) }
+    }
+
+    /// Ram -> Hole: gives up to [`BALLOON_BATCH`] frames back to Xen, zeroed, by one hypercall.
+    #[must_use]
+    pub fn inflate(&mut self) -> Holes {
+        let count = self.available().min(BALLOON_BATCH);
+        let mut lent: SmallVec<[LentFrame; BALLOON_BATCH]> =
+            (0..count).map_while(|_| self.frames.borrow_mut().lend()).collect();
+        let numbers: SmallVec<[u64; BALLOON_BATCH]> = lent.iter().map(|frame| frame.gfn().0).collect();
+        if numbers.is_empty() {
+            return Holes::new();
+        }
+        lent.iter().for_each(zero);
+        let done = memory::decrease_reservation(&numbers).unwrap_or_else(|error| {
+            log::debug!("balloon: {error}");
+            0
+        });
+        if done < lent.len() {
+            self.stopped = true;
+            log::info!("balloon: Xen takes no more of our RAM");
+            lent.drain(done..).for_each(|frame| self.frames.borrow_mut().take_back(frame));
+        }
+        lent.into_iter().map(|frame| Hole::of_ram(&frame)).collect()
+    }
+
+    /// Hole -> Ram: gets RAM for a hole that was made here, zeroed.
+    ///
+    /// # Errors
+    /// Xen has none; the hole is still one.
+    pub fn deflate(&mut self, hole: Hole) -> Result<(), Hole> {
+        // The tables for this frame number are there, so Xen does not lose what it allocates.
+        if !matches!(memory::populate(&[hole.gfn().0]), Ok(1)) {
+            return Err(hole);
+        }
+        let frame = LentFrame::again(hole.gfn());
+        zero(&frame);
+        self.frames.borrow_mut().take_back(frame);
+        self.stopped = false;
+        Ok(())
+    }
+}
+
+fn zero(frame: &LentFrame) {
+    // SAFETY: RAM of ours, mapped at its frame number, and nobody's: it is lent to the balloon.
+    unsafe { copy::zero(core::ptr::with_exposed_provenance_mut(frame.gfn().address()), PAGE_BYTES) }
+}
+
+#[cfg(test)]
+#[path = "balloon_tests.rs"]
+mod tests;
