@@ -12,7 +12,6 @@ use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use drivers::virtio::Features;
 use drivers::volume::ram::RamVolume;
 
 use super::table::GuestTable;
@@ -92,8 +91,7 @@ impl Bed {
         let guest = table.find_or_add(domain)?;
         let volume = Box::new(RamVolume(vec![0_u8; sectors * 512]));
         let block = BlockDevice::new("disk".into(), "serial", volume);
-        let line = GuestInterrupt::new(domain, IRQ + id);
-        let device = MmioDevice::new(block, guest.memory(), line, Features::empty());
+        let device = guest.device(block, IRQ + id, Sharing::Foreign);
         guest.attach(DeviceId(id), base, device)
     }
 
