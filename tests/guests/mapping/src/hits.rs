@@ -7,7 +7,6 @@ use core::cell::RefCell;
 use core::error::Error;
 use core::hint::black_box;
 use core::iter::once;
-use core::ops::Range;
 
 use drivers::guest::GuestMemory;
 use kernel::limits::PAGE_BYTES;
@@ -18,6 +17,7 @@ use kernel::xen::DomainId;
 
 use crate::clock::{TO_READ_A_LINE_NS, hz, rest, ticks};
 use crate::target::{self, Page};
+use crate::ways::pinned::leave;
 use crate::workload::{Pages, Workload};
 
 /// Times that each page of the working set is pinned.
@@ -26,9 +26,9 @@ const ROUNDS: u64 = 20;
 const PAGES_AT_ONCE: Page = 16;
 
 /// Measures the pager alone, and as device models use it; what the loop itself costs is told, too.
-pub fn measure(domain: DomainId, window: &Range<usize>) -> Result<(), Box<dyn Error>> {
+pub fn measure(domain: DomainId, window: Window) -> Result<(), Box<dyn Error>> {
     let pages = Pages::warm_up(Workload::Fitting, PAGE_BYTES);
-    let mut pager = Pager::new(Window::new(window));
+    let mut pager = Pager::new(window);
     let mut slots = PinnedSlots::new();
     for page in &pages {
         pager.prefetch(domain, once(target::frame(*page)));
@@ -71,8 +71,7 @@ pub fn measure(domain: DomainId, window: &Range<usize>) -> Result<(), Box<dyn Er
     if (after.misses, after.map_calls) != (before.misses, before.map_calls) {
         return Err("a page of the working set was not mapped".into());
     }
-    pager.borrow_mut().forget(domain);
-    Ok(())
+    leave(&mut pager.borrow_mut(), domain)
 }
 
 fn tell(

@@ -8,9 +8,11 @@
 //! | `bare` | the entry, and what happens once |
 //! | `clock` | time |
 //! | `target` | the other domain: how to meet it, what its pages hold |
+//! | `foreign` | the other domain's pages mapped by hand |
 //! | `workload` | which pages are read, in which order |
 //! | `rows` | the rows of the table |
 //! | `measure` | how a row is measured and told |
+//! | `hits` | what it costs to pin a page that is mapped already |
 //! | `ways` | the ways of reaching a page |
 #![cfg_attr(target_os = "none", no_std, no_main)]
 // usize is 64 bits wherever this runs.
@@ -23,6 +25,8 @@ extern crate alloc;
 mod bare;
 #[cfg(target_os = "none")]
 mod clock;
+#[cfg(target_os = "none")]
+mod foreign;
 #[cfg(target_os = "none")]
 mod hits;
 #[cfg(target_os = "none")]

@@ -73,7 +73,7 @@ pub fn measure<W: Way>(
         hz(),
         touched.count(),
     );
-    way.end();
+    way.end()?;
     rest(TO_READ_A_LINE_NS);
     Ok(())
 }

@@ -1,17 +1,23 @@
 //! The rows of the table, one after the other.
 
 use alloc::boxed::Box;
+use alloc::rc::Rc;
+use core::cell::RefCell;
 use core::error::Error;
 use core::ops::Range;
 
 use kernel::bring_up::Foundation;
 use kernel::limits::{PAGE_BYTES, VIEW_FAULT_AROUND, VIEW_TABLES};
-use kernel::mm::frames::RamStorage;
+use kernel::mm::balloon::Balloon;
+use kernel::mm::frames::{FrameAllocator, RamStorage};
+use kernel::mm::physmap::{Unpopulated, Window};
 use kernel::xen::DomainId;
 
 use crate::measure::{BATCH_MAX, Row, measure};
 use crate::target::{PAGES, meet};
 use crate::ways::all_at_start::AllAtStart;
+use crate::ways::grant_copy::GrantCopy;
+use crate::ways::grant_map::GrantMap;
 use crate::ways::guest_memory::Devices;
 use crate::ways::nothing::Nothing;
 use crate::ways::per_request::PerRequest;
@@ -32,6 +38,8 @@ struct Rows {
     window: Range<usize>,
     /// Address space for all of the target's memory.
     whole: Range<usize>,
+    /// For slots out of our own RAM.
+    frames: Rc<RefCell<FrameAllocator>>,
     buffers: RamStorage,
 }
 
@@ -39,14 +47,16 @@ struct Rows {
 pub fn measure_all(foundation: &Foundation) -> Result<(), Box<dyn Error>> {
     let domain = target_domain(foundation.machine.command_line);
     let domain = domain.ok_or("the command line has no target=NUMBER")?;
-    let part = |pages| part(&foundation.window, pages).ok_or("the window is too small");
-    let buffers = RamStorage::zeroed(&foundation.frames, (BATCH_MAX * PAGE_BYTES) as u64);
-    let buffers = buffers.ok_or("no memory for buffers")?;
-    let mut rows = Rows { domain, window: part(WINDOW_PAGES)?, whole: part(PAGES)?, buffers };
+    let part = |pages| part(&foundation.unpopulated, pages).ok_or("the window is too small");
+    let run = FrameAllocator::take(&foundation.frames, BATCH_MAX);
+    let buffers =
+        run.and_then(|run| RamStorage::zeroed(run, BATCH_MAX * PAGE_BYTES)).ok_or("no memory for buffers")?;
+    let frames = foundation.frames.clone();
+    let mut rows = Rows { domain, window: part(WINDOW_PAGES)?, whole: part(PAGES)?, frames, buffers };
     meet(domain, &rows.window)?;
     clock::rest(clock::TO_SETTLE_NS);
 
-    hits::measure(domain, &rows.window)?;
+    hits::measure(domain, rows.unpopulated())?;
     for workload in WORKLOADS {
         rows.one_by_one(workload)?;
         rows.in_batches(workload)?;
@@ -58,39 +68,64 @@ pub fn measure_all(foundation: &Foundation) -> Result<(), Box<dyn Error>> {
 }
 
 impl Rows {
+    /// Slots in unpopulated address space.
+    fn unpopulated(&self) -> Window {
+        self.slots_in(&self.window)
+    }
+
+    /// Slots out of our RAM.
+    fn ballooned(&self) -> Window {
+        self.slots_in(&(self.window.start..self.window.start))
+    }
+
+    /// Slots in unpopulated address space, and out of our RAM where that is too small.
+    fn slots_in(&self, unpopulated: &Range<usize>) -> Window {
+        let balloon = Balloon::new(self.frames.clone());
+        Window::new(WINDOW_PAGES as usize, Unpopulated::new(unpopulated), balloon)
+    }
+
     /// Ways that serve one request after the other, whatever waits behind it.
     fn one_by_one(&mut self, workload: Workload) -> Result<(), Box<dyn Error>> {
-        let Self { domain, window, whole, buffers } = self;
+        let domain = self.domain;
         let row = |way| row(way, workload, 1);
-        measure(Row { verified: false, ..row("nothing") }, buffers, || Ok(Nothing::new()))?;
-        measure(row("map-all"), buffers, || Ok(AllAtStart::new(*domain, whole)))?;
+        measure(Row { verified: false, ..row("nothing") }, &mut self.buffers, || Ok(Nothing::new()))?;
+        measure(row("map-all"), &mut self.buffers, || AllAtStart::new(domain, &self.whole))?;
         for (way, fault_around, tables) in [
             ("view", 1, ENOUGH_TABLES),
+            ("view-few-tables", 1, VIEW_TABLES),
             ("view-around", VIEW_FAULT_AROUND, ENOUGH_TABLES),
-            ("view-few-tables", VIEW_FAULT_AROUND, VIEW_TABLES),
         ] {
-            measure(row(way), buffers, || OnFault::new(*domain, window, fault_around, tables))?;
+            let window = self.unpopulated();
+            measure(row(way), &mut self.buffers, || OnFault::new(domain, window, fault_around, tables))?;
         }
         Ok(())
     }
 
     /// Ways that can serve requests together: one alone, and as many as the disk path drains from a queue at once.
     fn in_batches(&mut self, workload: Workload) -> Result<(), Box<dyn Error>> {
-        let Self { domain, window, buffers, .. } = self;
+        let domain = self.domain;
         for batch in [1, BATCH_MAX] {
             let row = |way| row(way, workload, batch);
-            measure(row("map-per-request"), buffers, || Ok(PerRequest::new(*domain, window)))?;
-            measure(row("pin"), buffers, || Ok(Pinned::new(*domain, window)))?;
-            measure(row("guest-memory"), buffers, || Ok(Devices::new(*domain, window)))?;
+            measure(row("map-per-request"), &mut self.buffers, || Ok(PerRequest::new(domain, &self.window)))?;
+            let window = self.unpopulated();
+            measure(row("pin"), &mut self.buffers, || Ok(Pinned::new(domain, window)))?;
+            let window = self.unpopulated();
+            measure(row("guest-memory"), &mut self.buffers, || Ok(Devices::new(domain, window)))?;
+            let window = self.ballooned();
+            measure(row("pin-balloon"), &mut self.buffers, || Ok(Pinned::new(domain, window)))?;
+            measure(row("grant-map"), &mut self.buffers, || Ok(GrantMap::new(domain, &self.window)))?;
+            measure(row("grant-copy"), &mut self.buffers, || Ok(GrantCopy::new(domain)))?;
         }
         Ok(())
     }
 
     /// Ways whose cost depends on how many bytes a request has.
     fn by_size(&mut self, bytes: usize) -> Result<(), Box<dyn Error>> {
-        let Self { domain, whole, buffers, .. } = self;
+        let domain = self.domain;
         let row = |way| Row { bytes, requests: REQUESTS_BY_SIZE, ..row(way, Workload::Whole, 1) };
-        measure(row("map-all"), buffers, || Ok(AllAtStart::new(*domain, whole)))
+        measure(row("map-all"), &mut self.buffers, || AllAtStart::new(domain, &self.whole))?;
+        measure(row("grant-map"), &mut self.buffers, || Ok(GrantMap::new(domain, &self.window)))?;
+        measure(row("grant-copy"), &mut self.buffers, || Ok(GrantCopy::new(domain)))
     }
 }
 

@@ -8,10 +8,10 @@ use core::ptr;
 use drivers::guest::{GuestAddress, GuestRegion};
 use kernel::arch::timer::now_ns;
 use kernel::limits::PAGE_BYTES;
-use kernel::mm::address::GuestFrame;
-use kernel::mm::physmap::{ForeignPage, Window};
-use kernel::xen::hypercall::Errno;
+use kernel::mm::address::{Gfn, GuestFrame};
 use kernel::xen::{DomainId, event, sched};
+
+use crate::foreign;
 
 /// Pages of its memory. The first one is its image, the others hold the pattern.
 pub const PAGES: u32 = 64 << 20 >> PAGE_BYTES.trailing_zeros();
@@ -21,7 +21,6 @@ pub const FIRST_PAGE: u32 = 1;
 const MEMORY: u64 = 0x4000_0000;
 const PATTERN: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Page n is granted as this and n.
-#[allow(dead_code)]
 const FIRST_REFERENCE: u32 = 8;
 
 /// Offset of its state in its first page, and of the word that tells it our number.
@@ -37,6 +36,11 @@ pub type Page = u32;
 /// The frame number of a page.
 pub fn frame(page: Page) -> GuestFrame {
     GuestFrame(MEMORY / PAGE_BYTES as u64 + u64::from(page))
+}
+
+/// By what the target names the grant of a page.
+pub fn reference(page: Page) -> u32 {
+    FIRST_REFERENCE + page
 }
 
 /// The first bytes of a page, and what follows.
@@ -61,13 +65,10 @@ pub fn holds(page: Page, bytes: &[u8]) -> bool {
 /// Tells `domain` who we are, and waits until it has filled and granted its memory. `window` is free address space.
 pub fn meet(domain: DomainId, window: &Range<usize>) -> Result<(), Box<dyn Error>> {
     let own = event::own_domain()?;
-    let mut window = Window::new(window);
-    let first = ForeignPage::new(domain, frame(0)).ok_or("no such page")?;
-    let mut mapped: Result<(), Errno> = Ok(());
-    window.map(domain, &[(0, first)], |_, result| mapped = result)?;
-    mapped.map_err(|_| "the target's first page cannot be mapped")?;
-    let state: *mut i64 = ptr::with_exposed_provenance_mut(window.address(0) + STATE_OFFSET);
-    let peer: *mut u64 = ptr::with_exposed_provenance_mut(window.address(0) + PEER_OFFSET);
+    let first = Gfn::containing(window.start);
+    foreign::map(domain, &[0], first)?;
+    let state: *mut i64 = ptr::with_exposed_provenance_mut(first.address() + STATE_OFFSET);
+    let peer: *mut u64 = ptr::with_exposed_provenance_mut(first.address() + PEER_OFFSET);
     // SAFETY: the page was mapped just now, and both words lie in it; the other domain reads and writes them, too.
     unsafe { peer.write_volatile(u64::from(own.0)) };
     let end_ns = now_ns() + PATIENCE_NS;
@@ -79,6 +80,6 @@ pub fn meet(domain: DomainId, window: &Range<usize>) -> Result<(), Box<dyn Error
         }
         sched::yield_processor();
     };
-    window.unmap(&[0]);
+    foreign::unmap(first, 1)?;
     if reached == GRANTED { Ok(()) } else { Err(alloc::format!("the target is at {reached}").into()) }
 }

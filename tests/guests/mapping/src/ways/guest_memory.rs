@@ -5,7 +5,6 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::error::Error;
-use core::ops::Range;
 
 use drivers::guest::{GuestMemory, GuestRegion, PinnedMemory};
 use kernel::mm::foreign::Pager;
@@ -25,8 +24,8 @@ pub struct Devices {
 }
 
 impl Devices {
-    pub fn new(domain: DomainId, window: &Range<usize>) -> Self {
-        let pager = Rc::new(RefCell::new(Pager::new(Window::new(window))));
+    pub fn new(domain: DomainId, window: Window) -> Self {
+        let pager = Rc::new(RefCell::new(Pager::new(window)));
         let memory = ForeignMemory::new(pager.clone(), domain);
         Self { domain, pager, memory, regions: Vec::new() }
     }
@@ -49,7 +48,7 @@ impl Way for Devices {
         pinned::counts(&self.pager.borrow())
     }
 
-    fn end(&mut self) {
-        self.pager.borrow_mut().forget(self.domain);
+    fn end(&mut self) -> Result<(), Box<dyn Error>> {
+        pinned::leave(&mut self.pager.borrow_mut(), self.domain)
     }
 }

@@ -1,6 +1,8 @@
 //! The ways of reaching another domain's page, one file each.
 
 pub mod all_at_start;
+pub mod grant_copy;
+pub mod grant_map;
 pub mod guest_memory;
 pub mod nothing;
 pub mod per_request;
@@ -25,7 +27,9 @@ pub trait Way {
     fn counts(&self) -> Counts;
 
     /// Leaves nothing mapped.
-    fn end(&mut self) {}
+    fn end(&mut self) -> Result<(), Box<dyn Error>> {
+        Ok(())
+    }
 }
 
 /// What has been done so far.

@@ -2,7 +2,6 @@
 
 use alloc::boxed::Box;
 use core::error::Error;
-use core::ops::Range;
 
 use kernel::limits::PAGE_BYTES;
 use kernel::mm::foreign::{Pager, PinnedSlots};
@@ -18,9 +17,9 @@ pub struct Pinned {
 }
 
 impl Pinned {
-    /// In unpopulated address space.
-    pub fn new(domain: DomainId, window: &Range<usize>) -> Self {
-        Self { domain, pager: Pager::new(Window::new(window)) }
+    /// With slots in `window`.
+    pub fn new(domain: DomainId, window: Window) -> Self {
+        Self { domain, pager: Pager::new(window) }
     }
 }
 
@@ -47,8 +46,8 @@ impl Way for Pinned {
         counts(&self.pager)
     }
 
-    fn end(&mut self) {
-        self.pager.forget(self.domain);
+    fn end(&mut self) -> Result<(), Box<dyn Error>> {
+        leave(&mut self.pager, self.domain)
     }
 }
 
@@ -61,4 +60,14 @@ pub fn counts(pager: &Pager) -> Counts {
         flushes: counters.evictions,
         ..Counts::default()
     }
+}
+
+/// Unmaps all, and makes RAM again of slots that are out of it.
+pub fn leave(pager: &mut Pager, domain: DomainId) -> Result<(), Box<dyn Error>> {
+    pager.forget(domain);
+    pager.give_back(pager.window().ballooned());
+    if pager.mapped() > 0 || pager.window().ballooned() > 0 {
+        return Err("the window is not empty at the end".into());
+    }
+    Ok(())
 }

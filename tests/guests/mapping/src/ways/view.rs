@@ -4,7 +4,6 @@ use alloc::boxed::Box;
 use alloc::rc::Rc;
 use core::cell::RefCell;
 use core::error::Error;
-use core::ops::Range;
 
 use kernel::arch::view_mmu::Hardware;
 use kernel::mm::foreign::Pager;
@@ -29,11 +28,11 @@ impl OnFault {
     /// A fault maps an aligned block of `fault_around` pages. There are no more than `tables` page tables.
     pub fn new(
         domain: DomainId,
-        window: &Range<usize>,
+        window: Window,
         fault_around: usize,
         tables: usize,
     ) -> Result<Self, Box<dyn Error>> {
-        let pager = Rc::new(RefCell::new(Pager::new(Window::new(window))));
+        let pager = Rc::new(RefCell::new(Pager::new(window)));
         view::init(&pager, tables);
         let views = view::running().ok_or("there are no views")?;
         let view = View::new(&views, domain, Access::ReadOnly, fault_around)?;
@@ -59,7 +58,7 @@ impl Way for OnFault {
         }
     }
 
-    fn end(&mut self) {
-        self.pager.borrow_mut().forget(self.domain);
+    fn end(&mut self) -> Result<(), Box<dyn Error>> {
+        pinned::leave(&mut self.pager.borrow_mut(), self.domain)
     }
 }
