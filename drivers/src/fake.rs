@@ -6,7 +6,7 @@
 
 pub mod drive;
 
-use crate::guest::{GuestMemory, GuestRegion, InterruptLine, MemoryError, PinnedMemory};
+use crate::guest::{Access, GuestMemory, GuestRegion, InterruptLine, MemoryError, PinnedMemory};
 use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
@@ -17,6 +17,8 @@ use smallvec::SmallVec;
 /// Bytes in a page.
 pub const PAGE_BYTES: u64 = 4096;
 const PAGE: usize = 4096;
+/// Where the index is in a used ring, the only ring that a device writes (virtio 1.2, 2.7.8).
+const USED_INDEX: u32 = 2;
 
 struct Inner {
     base: u64,
@@ -28,6 +30,7 @@ struct Inner {
     largest_pin: Cell<u32>,
     pins: Cell<usize>,
     most_pins: Cell<usize>,
+    most_pins_at_publication: Cell<usize>,
     prefetched: Cell<usize>,
     other_cpu: RefCell<Option<Rc<OtherCpu>>>,
 }
@@ -53,6 +56,7 @@ impl FakeGuestMemory {
             largest_pin: Cell::new(u32::MAX),
             pins: Cell::default(),
             most_pins: Cell::default(),
+            most_pins_at_publication: Cell::default(),
             prefetched: Cell::default(),
             other_cpu: RefCell::default(),
         }))
@@ -78,6 +82,12 @@ impl FakeGuestMemory {
     #[must_use]
     pub fn most_pins(&self) -> usize {
         self.0.most_pins.get()
+    }
+
+    /// How many pins lived at most while the index of a ring was moved.
+    #[must_use]
+    pub fn most_pins_at_publication(&self) -> usize {
+        self.0.most_pins_at_publication.get()
     }
 
     /// How many regions were announced.
@@ -145,6 +155,14 @@ impl GuestMemory for FakeGuestMemory {
     type Pinned = FakePinned;
 
     fn pin(&self, regions: &[GuestRegion]) -> Result<FakePinned, MemoryError> {
+        self.pin_split(regions, 0)
+    }
+
+    fn pin_ring(&self, ring: GuestRegion, access: Access) -> Result<FakePinned, MemoryError> {
+        self.pin_split(&[ring], if access == Access::Read { ring.length } else { 0 })
+    }
+
+    fn pin_split(&self, regions: &[GuestRegion], readable_bytes: u32) -> Result<FakePinned, MemoryError> {
         let mut length = 0_u32;
         for region in regions {
             self.check(region)?;
@@ -155,7 +173,8 @@ impl GuestMemory for FakeGuestMemory {
         }
         self.0.pins.set(self.0.pins.get() + 1);
         self.0.most_pins.set(self.0.most_pins.get().max(self.0.pins.get()));
-        Ok(FakePinned { memory: self.clone(), regions: SmallVec::from_slice(regions), length })
+        let regions = SmallVec::from_slice(regions);
+        Ok(FakePinned { memory: self.clone(), regions, length, writable_from: readable_bytes })
     }
 
     fn prefetch(&self, regions: &[GuestRegion]) {
@@ -168,6 +187,7 @@ pub struct FakePinned {
     memory: FakeGuestMemory,
     regions: SmallVec<[GuestRegion; 8]>,
     length: u32,
+    writable_from: u32,
 }
 
 impl Drop for FakePinned {
@@ -202,6 +222,10 @@ impl FakePinned {
         }
         Ok(())
     }
+
+    fn check_writable(&self, offset: u32) -> Result<(), MemoryError> {
+        if offset < self.writable_from { Err(MemoryError::OutOfRange) } else { Ok(()) }
+    }
 }
 
 impl PinnedMemory for FakePinned {
@@ -221,6 +245,7 @@ impl PinnedMemory for FakePinned {
     }
 
     fn write(&self, offset: u32, data: &[u8]) -> Result<(), MemoryError> {
+        self.check_writable(offset)?;
         self.for_each_run(offset, data.len(), |_, place, cells| {
             let from = data.iter().skip(place);
             cells.iter().zip(from).for_each(|(to, from)| to.store(*from, Ordering::Relaxed));
@@ -228,6 +253,7 @@ impl PinnedMemory for FakePinned {
     }
 
     fn fill_zero(&self, offset: u32, length: u32) -> Result<(), MemoryError> {
+        self.check_writable(offset)?;
         self.for_each_run(offset, length as usize, |_, _, cells| {
             cells.iter().for_each(|to| to.store(0, Ordering::Relaxed));
         })
@@ -240,6 +266,14 @@ impl PinnedMemory for FakePinned {
     }
 
     fn store_u16(&self, offset: u32, value: u16) -> Result<(), MemoryError> {
+        let memory = &self.memory.0;
+        let mut old = [0; 2];
+        self.for_each_run(offset, 2, |address, _, _| {
+            self.memory.peek(address, &mut old).unwrap_or_default()
+        })?;
+        if offset == USED_INDEX && u16::from_le_bytes(old) != value {
+            memory.most_pins_at_publication.update(|most| most.max(memory.pins.get()));
+        }
         self.write(offset, &value.to_le_bytes())
     }
 }

@@ -23,7 +23,11 @@ pub enum MemoryError {
     /// The guest has no RAM at a page of the region, or the region wraps around the address space.
     #[error("no guest memory at {0:#x}")]
     NotMapped(u64),
-    /// The access lies outside what was pinned.
+    /// The address is none of those that the platform translates, and it translates them all
+    /// ([`Features::ACCESS_PLATFORM`](crate::virtio::Features::ACCESS_PLATFORM)).
+    #[error("{0:#x} is no address that the platform translates")]
+    Untranslated(u64),
+    /// The access lies outside what was pinned, or writes to what was pinned for reading.
     #[error("access outside the pinned region")]
     OutOfRange,
     /// Ours: this device's share of the window is pinned, or all of it, or the hypervisor has no memory for our page
@@ -32,7 +36,20 @@ pub enum MemoryError {
     Exhausted,
 }
 
+/// What a device model does with guest memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// It only reads.
+    Read,
+    /// It may write, and read.
+    Write,
+}
+
 /// The memory of one guest.
+///
+/// A guest may let its device reach a page for reading only, and take a page back as soon as its request is done: so
+/// [`Self::pin_split`] tells what will be written, and all that was pinned for a request is dropped before the guest is
+/// told that it is done.
 pub trait GuestMemory {
     /// Pinned guest pages.
     type Pinned: PinnedMemory;
@@ -41,8 +58,27 @@ pub trait GuestMemory {
     ///
     /// # Errors
     /// All or nothing: [`MemoryError`] when any page of any region cannot be reached. An empty region, or an
-    /// empty list, is fine and pins nothing.
+    /// empty list, is fine and pins nothing. Where memory is not mapped but copied, a page that cannot be reached shows
+    /// only when it is read or written.
     fn pin(&self, regions: &[GuestRegion]) -> Result<Self::Pinned, MemoryError>;
+
+    /// [`Self::pin`], for regions of which the first `readable_bytes` bytes will only be read.
+    ///
+    /// # Errors
+    /// As [`Self::pin`].
+    fn pin_split(&self, regions: &[GuestRegion], readable_bytes: u32) -> Result<Self::Pinned, MemoryError> {
+        let _ = readable_bytes;
+        self.pin(regions)
+    }
+
+    /// [`Self::pin`], for a ring: it stays pinned for long, and is looked at often.
+    ///
+    /// # Errors
+    /// As [`Self::pin`]; what cannot be reached shows now.
+    fn pin_ring(&self, ring: GuestRegion, access: Access) -> Result<Self::Pinned, MemoryError> {
+        let _ = access;
+        self.pin(&[ring])
+    }
 
     /// Copies guest bytes from `address` on to `out`, with nothing pinned: for small things that are read once.
     ///
@@ -73,13 +109,13 @@ pub trait PinnedMemory {
     /// Copies guest bytes at `offset` to `out`.
     ///
     /// # Errors
-    /// [`MemoryError::OutOfRange`] when the range does not lie inside; `out` is then unspecified.
+    /// [`MemoryError`] when the range does not lie inside, or cannot be reached any more; `out` is then unspecified.
     fn read(&self, offset: u32, out: &mut [u8]) -> Result<(), MemoryError>;
 
     /// Copies `data` to guest bytes at `offset`.
     ///
     /// # Errors
-    /// [`MemoryError::OutOfRange`] when the range does not lie inside; a part may have been written.
+    /// [`MemoryError`] when the range does not lie inside, or cannot be reached any more; a part may have been written.
     fn write(&self, offset: u32, data: &[u8]) -> Result<(), MemoryError>;
 
     /// Writes `length` zero bytes at `offset`.

@@ -34,9 +34,23 @@ pub const DMA_POOL_SHARE: usize = 2;
 /// Runs of frames that are tried for a size of the pool.
 pub const DMA_POOL_TRIES: usize = 8;
 
-/// Frame numbers for single pages of others: shared info, one ioreq page a guest, and while addresses of our own pages
-/// are asked for, the grant table and a granted page. One second-stage table.
+/// Frame numbers for single pages of others: shared info, one ioreq page a guest, rings and other pages that guests grant,
+/// and while addresses of our own pages are asked for, the grant table and a granted page. One second-stage table.
 pub const SINGLE_PAGES: usize = 512;
+
+/// Granted pages that one device may have mapped: rings take 3 to 6. A guest has at most 11 devices, so that it cannot
+/// take all of [`SINGLE_PAGES`].
+pub const GRANTS_MAPPED_PER_DEVICE: usize = 32;
+/// Of these, how many are left to the rings.
+pub const GRANTS_FOR_RINGS: usize = 8;
+
+/// Buffers that one device may have under way where its guest grants them: to remember each takes 16 bytes of heap. A
+/// request has 256 at most.
+pub const GRANTED_REGIONS_PER_DEVICE: usize = 1024;
+
+/// What a request has more bytes than this of is mapped, else Xen copies it. No request is so large: what is mapped is copied
+/// all the same, by us, and to unmap it flushes all our TLB entries on all processors, once a page.
+pub const GRANT_COPY_MAX_BYTES: u32 = u32::MAX;
 
 /// Free frames below which the window gives slots back that are out of our RAM ...
 pub const FRAMES_LOW: usize = 32;

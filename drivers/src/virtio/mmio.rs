@@ -10,12 +10,12 @@
 //! made ready, [`super::blk`] is a device model behind the registers.
 
 use super::complaints::Complaints;
-use super::queue::{Queue, QueueSettings};
+use super::queue::{Queue, QueueSettings, SetupError};
 pub use super::registers::Width;
 use super::registers::{self as register, half, set_high, set_low};
 use super::status::{Status, Step, step};
 use super::{Device, Features, QueueIndex};
-use crate::guest::{GuestMemory, InterruptLine};
+use crate::guest::{GuestMemory, InterruptLine, MemoryError};
 use alloc::vec::Vec;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"virt");
@@ -68,6 +68,17 @@ pub struct Counters {
     pub breakdowns: u64,
 }
 
+/// What shows that a guest's driver cannot work with the platform's features, such as [`Features::ACCESS_PLATFORM`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlatformTrouble {
+    /// It did not accept them all.
+    #[error("the driver did not accept the features that the platform needs")]
+    FeaturesRefused,
+    /// It accepted them and does as if it had not.
+    #[error("the driver has a ring at {0:#x}, no address that the platform translates")]
+    Untranslated(u64),
+}
+
 struct QueueSlot<P> {
     largest: u16,
     settings: QueueSettings,
@@ -89,6 +100,8 @@ pub struct MmioDevice<D, M: GuestMemory, I> {
     memory: M,
     line: I,
     offered: Features,
+    /// Those of the platform, without which a driver is refused.
+    platform: Features,
     accepted: Features,
     /// The guest accepted features above bit 63, of which we offer none.
     accepted_unknown: bool,
@@ -100,11 +113,13 @@ pub struct MmioDevice<D, M: GuestMemory, I> {
     interrupts: Interrupts,
     counters: Counters,
     complaints: Complaints,
+    trouble: Option<PlatformTrouble>,
+    trouble_complaints: Complaints,
 }
 
 impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
     /// Puts registers before `device`, which offers its own features and those of the `platform`, such as
-    /// [`Features::ACCESS_PLATFORM`].
+    /// [`Features::ACCESS_PLATFORM`]: these a driver must accept.
     pub fn new(device: D, memory: M, line: I, platform: Features) -> Self {
         let slot = |largest: &u16| QueueSlot {
             largest: *largest,
@@ -119,6 +134,7 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
             memory,
             line,
             offered,
+            platform,
             accepted: Features::empty(),
             accepted_unknown: false,
             device_features_select: 0,
@@ -129,6 +145,8 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
             interrupts: Interrupts::empty(),
             counters: Counters::default(),
             complaints: Complaints::default(),
+            trouble: None,
+            trouble_complaints: Complaints::default(),
         }
     }
 
@@ -140,6 +158,12 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
     /// What went over its registers.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Why the last driver that tried cannot work with the platform; none once one can. A guest can bring it up only so
+    /// often as it can make us write a log line.
+    pub fn platform_trouble(&self) -> Option<PlatformTrouble> {
+        self.trouble
     }
 
     /// Whether the guest's driver is up and queues are served.
@@ -277,6 +301,11 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
                 Effect::None
             }
             Step::To(status) => {
+                let refused =
+                    written & Status::FEATURES_OK.bits() != 0 && !status.contains(Status::FEATURES_OK);
+                if refused && !self.accepted.contains(self.platform) {
+                    self.note_trouble(PlatformTrouble::FeaturesRefused);
+                }
                 self.status = status;
                 if was_running && !status.is_running() {
                     // What is under way would never be answered.
@@ -295,13 +324,14 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
 
     fn features_agree(&self) -> bool {
         let fit = self.offered.contains(self.accepted) && !self.accepted_unknown;
-        fit && self.accepted.contains(Features::VERSION_1)
+        fit && self.accepted.contains(self.platform | Features::VERSION_1)
     }
 
     /// Back to the beginning; all queues are unpinned.
     fn reset(&mut self) {
         self.device.reset();
         self.complaints.reset();
+        self.trouble_complaints.reset();
         for queue in &mut self.queues {
             queue.settings = QueueSettings::default();
             queue.ready = None;
@@ -373,11 +403,21 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
             (Some(queue), 1) if may_start && queue.ready.is_none() => {
                 Queue::new(queue.settings, queue.largest, accepted, &self.memory)
                     .map(|made| queue.ready = Some(made))
+                    .inspect(|()| self.trouble = None)
             }
             _ => Ok(()),
         };
         if let Err(error) = made {
+            if let SetupError::Memory(MemoryError::Untranslated(address)) = error {
+                self.note_trouble(PlatformTrouble::Untranslated(address));
+            }
             self.break_down(&error);
+        }
+    }
+
+    fn note_trouble(&mut self, trouble: PlatformTrouble) {
+        if self.trouble_complaints.may_speak() {
+            self.trouble = Some(trouble);
         }
     }
 

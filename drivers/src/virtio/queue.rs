@@ -13,7 +13,7 @@
 
 use super::Features;
 use super::chain::Descriptor;
-use crate::guest::{GuestAddress, GuestMemory, GuestRegion, MemoryError, PinnedMemory};
+use crate::guest::{Access, GuestAddress, GuestMemory, GuestRegion, MemoryError, PinnedMemory};
 use core::sync::atomic::{Ordering, fence};
 use smallvec::SmallVec;
 use zerocopy::IntoBytes;
@@ -142,18 +142,18 @@ impl<P: PinnedMemory> Queue<P> {
             Ok(size) if size.is_power_of_two() && size <= largest.min(MAX_SIZE) => size,
             _ => return Err(SetupError::Size(settings.size)),
         };
-        let ring = |address: u64, align: u64, header: u32, entry: u32| {
+        let ring = |address: u64, access: Access, align: u64, header: u32, entry: u32| {
             if !address.is_multiple_of(align) {
                 return Err(SetupError::Misaligned(address));
             }
             let length = header + entry * u32::from(size);
-            Ok(memory.pin(&[GuestRegion { address: GuestAddress(address), length }])?)
+            Ok(memory.pin_ring(GuestRegion { address: GuestAddress(address), length }, access)?)
         };
         Ok(Self {
             size,
-            descriptors: ring(settings.descriptors, 16, 0, DESCRIPTOR_BYTES)?,
-            available: ring(settings.available, 2, ENTRIES + 2, HEAD_BYTES)?,
-            used: ring(settings.used, 4, ENTRIES + 2, USED_ELEMENT_BYTES)?,
+            descriptors: ring(settings.descriptors, Access::Read, 16, 0, DESCRIPTOR_BYTES)?,
+            available: ring(settings.available, Access::Read, 2, ENTRIES + 2, HEAD_BYTES)?,
+            used: ring(settings.used, Access::Write, 4, ENTRIES + 2, USED_ELEMENT_BYTES)?,
             next_available: 0,
             next_used: 0,
             decided_used: 0,

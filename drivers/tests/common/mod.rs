@@ -74,10 +74,15 @@ impl Guest {
 
     /// Likewise, over any volume.
     pub fn over(volume: Box<dyn Volume<FakePinned>>) -> Self {
+        Self::on_platform(Features::empty(), volume)
+    }
+
+    /// Likewise, on a platform that needs these features.
+    pub fn on_platform(platform: Features, volume: Box<dyn Volume<FakePinned>>) -> Self {
         let memory = FakeGuestMemory::new(BASE, PAGES);
         let line = FakeLine::default();
         let block = BlockDevice::new("dom3/xvda".into(), "model", volume);
-        let device = MmioDevice::new(block, memory.clone(), line.clone(), Features::empty());
+        let device = MmioDevice::new(block, memory.clone(), line.clone(), platform);
         let features = Features::empty();
         Self { device, memory, line, disk: ModelDisk::new(0), size: SIZE, next: 0, features }
     }

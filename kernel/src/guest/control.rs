@@ -6,6 +6,9 @@
 //!   online 0 or state 5, written by xl ── detach ──> state 6, then the directory is removed: xl waits for both
 //! ```
 //!
+//! A driver that cannot work with grants, where the disk is given with `grant_usage=1`, shows only when the guest runs: then
+//! `error` is written, too, and goes when a driver can.
+//!
 //! Runs as one future that the run loop polls when xenstore has news, so that a slow xenstored delays nobody's I/O.
 
 use alloc::boxed::Box;
@@ -15,17 +18,18 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::fmt::Display;
+use core::future::poll_fn;
+use core::pin::pin;
+use core::task::Poll;
 
-use drivers::virtio::Features;
 use drivers::virtio::blk::BlockDevice;
-use drivers::virtio::mmio::MmioDevice;
 use drivers::volume::registry::{Access, Registry};
 use drivers::volume::spec::VolumeSpec;
 
 use super::backend::{Backend, Kind};
-use super::irq::GuestInterrupt;
+use super::memory::Sharing;
 use super::table::GuestTable;
-use super::{Guest, GuestDevice};
+use super::{DriverNews, Guest};
 use crate::limits::HEAP_HEADROOM_BYTES;
 use crate::mm::frames::FrameAllocator;
 use crate::xen::hypercall::{Errno, HypercallError};
@@ -41,6 +45,10 @@ const CLOSED_ROUND_TRIPS: usize = 64;
 /// Xen's pool for our second-stage tables is exhausted.
 const NO_PAGE_TABLES: &str =
     "Xen has no memory left for this domain's page tables: give it more by shadow_memory=";
+
+/// What to do about a driver that does not use grants.
+const HOW_TO_USE_GRANTS: &str = "this disk is shared by grants: give it grant_usage=0, or the guest a kernel with \
+                                 CONFIG_XEN_VIRTIO=y";
 
 /// Backend states that matter here (`io/xenbus.h`).
 mod state {
@@ -73,7 +81,15 @@ struct Description {
     access: Access,
     base: u64,
     irq: u32,
-    grants: bool,
+    sharing: Sharing,
+}
+
+/// What the control plane has to look at.
+enum News {
+    /// Xenstore changed.
+    Store(WatchEvent),
+    /// A guest's driver came up, or failed to.
+    Driver(DriverNews),
 }
 
 impl Control {
@@ -105,7 +121,14 @@ impl Control {
         self.store.write("data/ready", "1").await?;
         log::info!("ready");
         loop {
-            match self.store.next_event().await? {
+            let event = match self.next().await? {
+                News::Store(event) => event,
+                News::Driver(news) => {
+                    self.tell_trouble(&news).await?;
+                    continue;
+                }
+            };
+            match event {
                 WatchEvent::Changed { path, .. } if path == SHUTDOWN => {
                     if let Some(reason) = self.shutdown().await? {
                         return Ok(reason);
@@ -126,6 +149,31 @@ impl Control {
                 }
             }
         }
+    }
+
+    async fn next(&self) -> Result<News, StoreError> {
+        let mut event = pin!(self.store.next_event());
+        poll_fn(|context| {
+            if let Poll::Ready(news) = self.guests.borrow_mut().poll_news(context) {
+                return Poll::Ready(Ok(News::Driver(news)));
+            }
+            event.as_mut().poll(context).map_ok(News::Store)
+        })
+        .await
+    }
+
+    /// Writes what a driver's trouble is, or removes what was written once it has none.
+    async fn tell_trouble(&self, news: &DriverNews) -> Result<(), StoreError> {
+        let disk = Backend { kind: Kind::VirtioDisk, guest: news.domain, device: news.device };
+        let told = match news.trouble {
+            Some(trouble) => {
+                let sentence = format!("{trouble}: {HOW_TO_USE_GRANTS}");
+                log::warn!("{disk}: {sentence}");
+                self.answer(disk, state::INIT_WAIT, "error", &sentence).await.map(drop)
+            }
+            None => self.store.remove(&disk.node("error")).await,
+        };
+        tolerate(&disk, told)
     }
 
     async fn shutdown(&self) -> Result<Option<ShutdownReason>, StoreError> {
@@ -213,7 +261,7 @@ impl Control {
                 if told.is_some() {
                     self.remove(&disk.node("error")).await?;
                 }
-                let answered = self.answer(disk, "state", state::INIT_WAIT).await;
+                let answered = self.answer(disk, state::INITIALISING, "state", state::INIT_WAIT).await;
                 if !matches!(answered, Ok(true)) {
                     // It went while we were at it, or the answer could not be written: the next look tries again.
                     self.detach(disk);
@@ -224,7 +272,7 @@ impl Control {
             Err(reason) if told.as_ref() == Some(&reason) => Ok(()),
             Err(reason) => {
                 log::error!("{disk}: refused: {reason}");
-                self.answer(disk, "error", &reason).await.map(drop)
+                self.answer(disk, state::INITIALISING, "error", &reason).await.map(drop)
             }
         }
     }
@@ -249,11 +297,11 @@ impl Control {
             && self.guests.borrow_mut().find(disk.guest).is_some_and(|guest| guest.has(disk.device))
     }
 
-    /// Writes a node of a device that still waits for our answer; else leaves it alone, so that a directory that xl has
+    /// Writes a node of a device that is still in `state`; else leaves it alone, so that a directory that xl has
     /// removed meanwhile stays removed. Returns whether it was written.
-    async fn answer(&self, disk: Backend, leaf: &str, value: &str) -> Result<bool, StoreError> {
+    async fn answer(&self, disk: Backend, state: &str, leaf: &str, value: &str) -> Result<bool, StoreError> {
         let written = self.store.transaction(async |transaction| {
-            let waits = transaction.read(&disk.node("state")).await? == state::INITIALISING;
+            let waits = transaction.read(&disk.node("state")).await? == state;
             if waits {
                 transaction.write(&disk.node(leaf), value).await?;
             }
@@ -284,16 +332,13 @@ impl Control {
             return Ok(Err(format!("base '{base}' or irq '{irq}' is not a decimal number")));
         };
         let access = if mode == "r" { Access::ReadOnly } else { Access::ReadWrite };
-        Ok(Ok(Description { target, name, access, base, irq, grants: grants != "0" }))
+        let sharing = if grants == "0" { Sharing::Foreign } else { Sharing::Granted };
+        Ok(Ok(Description { target, name, access, base, irq, sharing }))
     }
 
     async fn attach(&self, disk: Backend, description: &Description) -> Result<(), String> {
-        if description.grants {
-            return Err(
-                "grant_usage=1 is not supported yet: give grant_usage=0 in the disk's line".to_string()
-            );
-        }
-        if self.guests.borrow().pager().borrow().usable() == 0 {
+        let is_foreign = description.sharing == Sharing::Foreign;
+        if is_foreign && self.guests.borrow().pager().borrow().usable() == 0 {
             return Err(NO_PAGE_TABLES.to_string());
         }
         if (self.own_memory.heap_free)() < HEAP_HEADROOM_BYTES {
@@ -310,14 +355,18 @@ impl Control {
         let mut guests = self.guests.borrow_mut();
         let guest = guests.find_or_add(disk.guest).map_err(|error| explain(&error))?;
         let block = BlockDevice::new(name.clone(), &description.name, Box::new(volume));
-        let line = GuestInterrupt::new(disk.guest, description.irq);
-        let device: GuestDevice = MmioDevice::new(block, guest.memory(), line, Features::empty());
+        let device = guest.device(block, description.irq, description.sharing);
         let attached = guest.attach(disk.device, description.base, device).map_err(|error| explain(&error));
         if attached.is_err() && guest.is_idle() {
             guests.remove(disk.guest);
         }
         attached?;
-        log::info!("{name}: serving '{target}' at {:#x}, interrupt {}", description.base, description.irq);
+        log::info!(
+            "{name}: serving '{target}' at {:#x}, interrupt {}, memory {}",
+            description.base,
+            description.irq,
+            if is_foreign { "foreign" } else { "granted" },
+        );
         Ok(())
     }
 

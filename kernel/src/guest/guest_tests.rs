@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `dispatch_tests` | from a vCPU's access to the device, the work, and the teardown |
+//! | `granted_tests` | the same of a guest that grants its memory page by page |
 //! | `control_bed` | the bed with xenstore |
 //! | `control_tests` | disks come and go in xenstore |
 //! | `refusal_tests` | disks that are refused, and what that leaves |
@@ -12,7 +13,6 @@ use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use drivers::virtio::Features;
 use drivers::volume::ram::RamVolume;
 
 use super::table::GuestTable;
@@ -23,6 +23,8 @@ use crate::xen::fake::{FakeXen, Outcome};
 mod control;
 #[path = "dispatch_tests.rs"]
 mod dispatch;
+#[path = "granted_tests.rs"]
+mod granted;
 #[path = "life_tests.rs"]
 mod life;
 #[path = "control_bed.rs"]
@@ -88,12 +90,22 @@ impl Bed {
 
     /// Gives a guest a disk of so many sectors of zeroes.
     fn attach(&self, domain: DomainId, id: u32, base: u64, sectors: usize) -> Result<(), HypercallError> {
+        self.attach_shared_by(Sharing::Foreign, domain, id, base, sectors)
+    }
+
+    fn attach_shared_by(
+        &self,
+        sharing: Sharing,
+        domain: DomainId,
+        id: u32,
+        base: u64,
+        sectors: usize,
+    ) -> Result<(), HypercallError> {
         let mut table = self.table.borrow_mut();
         let guest = table.find_or_add(domain)?;
         let volume = Box::new(RamVolume(vec![0_u8; sectors * 512]));
         let block = BlockDevice::new("disk".into(), "serial", volume);
-        let line = GuestInterrupt::new(domain, IRQ + id);
-        let device = MmioDevice::new(block, guest.memory(), line, Features::empty());
+        let device = guest.device(block, IRQ + id, sharing);
         guest.attach(DeviceId(id), base, device)
     }
 
@@ -156,11 +168,16 @@ struct Driver<'a> {
     domain: DomainId,
     base: u64,
     submitted: u16,
+    /// It names its memory by grants, which the test makes.
+    grants: bool,
 }
+
+/// Page `n` of the RAM of a driver that uses grants has the reference that is `n` more.
+const FIRST_REFERENCE: u32 = 100;
 
 impl<'a> Driver<'a> {
     fn new(bed: &'a Bed, domain: DomainId, base: u64) -> Self {
-        Self { bed, domain, base, submitted: 0 }
+        Self { bed, domain, base, submitted: 0, grants: false }
     }
 
     /// A driver that is up.
@@ -177,18 +194,30 @@ impl<'a> Driver<'a> {
         self.set(register::STATUS, 1);
         self.set(register::STATUS, 3);
         self.set(register::DRIVER_FEATURES_SELECT, 1);
-        self.set(register::DRIVER_FEATURES, 1);
+        self.set(register::DRIVER_FEATURES, if self.grants { 3 } else { 1 });
         self.set(register::STATUS, 11);
         self.set(register::QUEUE_SIZE, QUEUE_SIZE.into());
-        self.set(register::QUEUE_DESCRIPTORS, descriptors);
-        self.set(register::QUEUE_AVAILABLE, AVAILABLE);
-        self.set(register::QUEUE_USED, USED);
+        self.set_address(register::QUEUE_DESCRIPTORS, descriptors);
+        self.set_address(register::QUEUE_AVAILABLE, AVAILABLE);
+        self.set_address(register::QUEUE_USED, USED);
         self.set(register::QUEUE_READY, 1);
         self.set(register::STATUS, 15);
     }
 
     fn set(&self, register: u64, value: u64) {
         self.bed.store(self.domain, 0, self.base + register, value);
+    }
+
+    fn set_address(&self, register: u64, address: u64) {
+        let address = self.told(address);
+        self.set(register, address & 0xffff_ffff);
+        self.set(register + 4, address >> 32);
+    }
+
+    /// By what the device is told of memory of ours.
+    fn told(&self, address: u64) -> u64 {
+        let grant = |address| 1 << 63 | (address - RAM + u64::from(FIRST_REFERENCE) * 4096);
+        if self.grants { grant(address) } else { address }
     }
 
     fn status(&self) -> u64 {
@@ -204,7 +233,7 @@ impl<'a> Driver<'a> {
     }
 
     fn descriptor(&self, index: u16, address: u64, length: u32, flags: u16) {
-        let mut raw = Vec::from(address.to_le_bytes());
+        let mut raw = Vec::from(self.told(address).to_le_bytes());
         raw.extend(length.to_le_bytes());
         raw.extend(flags.to_le_bytes());
         raw.extend((index + 1).to_le_bytes());

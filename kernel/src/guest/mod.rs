@@ -5,23 +5,27 @@
 //! | `mod` | [`Guest`]: dispatch by address, work, teardown |
 //! | `backend` | a device as xenstore names it |
 //! | `control` | the xenstore side: devices come and go |
+//! | `memory` | a guest's memory: foreign pages, or granted ones |
 //! | `table` | all guests, and whose event port is whose |
 //! | `irq` | the interrupt line to a guest |
 
 pub mod backend;
 pub mod control;
 pub mod irq;
+pub mod memory;
 pub mod table;
 
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 
+use drivers::virtio::Features;
 use drivers::virtio::blk::BlockDevice;
-use drivers::virtio::mmio::{Effect, MmioDevice, Width};
+use drivers::virtio::mmio::{Effect, MmioDevice, PlatformTrouble, Width};
 
 use crate::mm::foreign::Pager;
-use crate::mm::pinned::{ForeignMemory, ForeignPinned};
+use crate::mm::granted::GrantedMemory;
+use crate::mm::pinned::ForeignMemory;
 use crate::mm::singles::SinglePages;
 use crate::xen::DomainId;
 use crate::xen::dm::RangeChange;
@@ -29,6 +33,7 @@ use crate::xen::event::Port;
 use crate::xen::hypercall::{Errno, HypercallError};
 use crate::xen::ioreq::{Access, IoreqServer};
 use irq::GuestInterrupt;
+use memory::{SharedMemory, SharedPinned, Sharing};
 
 /// Bytes of one device's register file: the step between devices in libxl's virtio-mmio window.
 pub const DEVICE_BYTES: u64 = 0x200;
@@ -37,7 +42,7 @@ pub const DEVICE_BYTES: u64 = 0x200;
 const NOTHING: u64 = 0;
 
 /// A virtio device of a guest, behind its registers.
-pub type GuestDevice = MmioDevice<BlockDevice<ForeignPinned>, ForeignMemory, GuestInterrupt>;
+pub type GuestDevice = MmioDevice<BlockDevice<SharedPinned>, SharedMemory, GuestInterrupt>;
 
 /// Names a device of a guest: xenstore's device number, unique among the devices of one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +63,19 @@ struct Attached {
     device: GuestDevice,
     /// The guest kicked, or requests of its are under way: we look at its queues by ourselves.
     active: bool,
+    /// What the control plane knows of its driver's trouble.
+    told: Option<PlatformTrouble>,
+}
+
+/// What became of the trouble of a device's driver with the platform: with grants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DriverNews {
+    /// Whose device.
+    pub domain: DomainId,
+    /// Which device.
+    pub device: DeviceId,
+    /// What the trouble is now.
+    pub trouble: Option<PlatformTrouble>,
 }
 
 /// A domain that we serve.
@@ -66,6 +84,7 @@ pub struct Guest {
     // Dropped in this order: devices give their pins back before the server goes.
     devices: Vec<Attached>,
     server: IoreqServer,
+    pages: Rc<RefCell<SinglePages>>,
     pager: Rc<RefCell<Pager>>,
 }
 
@@ -80,7 +99,7 @@ impl Guest {
         pager: &Rc<RefCell<Pager>>,
     ) -> Result<Self, HypercallError> {
         let server = IoreqServer::new(domain, pages)?;
-        Ok(Self { domain, devices: Vec::new(), server, pager: pager.clone() })
+        Ok(Self { domain, devices: Vec::new(), server, pages: pages.clone(), pager: pager.clone() })
     }
 
     /// Which domain this is.
@@ -94,10 +113,21 @@ impl Guest {
         self.server.ports()
     }
 
-    /// Its memory, for a device to be.
+    /// A device of its, at the end of interrupt line `irq`, before it is attached.
     #[must_use]
-    pub fn memory(&self) -> ForeignMemory {
-        ForeignMemory::new(self.pager.clone(), self.domain)
+    pub fn device(&self, block: BlockDevice<SharedPinned>, irq: u32, sharing: Sharing) -> GuestDevice {
+        let line = GuestInterrupt::new(self.domain, irq);
+        let (memory, platform) = match sharing {
+            Sharing::Foreign => {
+                let memory = ForeignMemory::new(self.pager.clone(), self.domain);
+                (SharedMemory::Foreign(memory), Features::empty())
+            }
+            Sharing::Granted => {
+                let memory = GrantedMemory::new(self.pages.clone(), self.domain);
+                (SharedMemory::Granted(memory), Features::ACCESS_PLATFORM)
+            }
+        };
+        MmioDevice::new(block, memory, line, platform)
     }
 
     /// Puts `device` at guest address `base` and claims its registers.
@@ -109,7 +139,7 @@ impl Guest {
             return Err(HypercallError { operation: "claim guest addresses", errno: Errno::EINVAL });
         }
         self.server.change_range(RangeChange::Claim, base, base + DEVICE_BYTES - 1)?;
-        self.devices.push(Attached { id, base, device, active: false });
+        self.devices.push(Attached { id, base, device, active: false, told: None });
         Ok(())
     }
 
@@ -175,6 +205,20 @@ impl Guest {
                 false
             }
         }
+    }
+
+    /// The next change of a driver's trouble that was not taken yet.
+    pub fn take_news(&mut self) -> Option<DriverNews> {
+        let attached =
+            self.devices.iter_mut().find(|attached| attached.told != attached.device.platform_trouble())?;
+        attached.told = attached.device.platform_trouble();
+        Some(DriverNews { domain: self.domain, device: attached.id, trouble: attached.told })
+    }
+
+    /// Whether [`Self::take_news`] has something.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        self.devices.iter().any(|attached| attached.told != attached.device.platform_trouble())
     }
 
     /// Does a bounded amount of work for each active device. Returns whether there was any.

@@ -79,12 +79,6 @@ fn more_ram_than_there_is_is_refused() {
 }
 
 #[test]
-fn grants_are_refused_with_advice() {
-    let sentence = refusal(Disk { changed: ("grant_usage", Some("1")), ..DISK });
-    assert!(sentence.contains("grant_usage=0"), "{sentence}");
-}
-
-#[test]
 fn a_node_that_is_missing_is_named() {
     assert!(refusal(Disk { changed: ("params", None), ..DISK }).contains("no params"));
     assert!(refusal(Disk { changed: ("base", None), ..DISK }).contains("no base"));

@@ -3,8 +3,9 @@
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
+use core::task::{Context, Poll, Waker};
 
-use super::{Guest, Rest};
+use super::{DriverNews, Guest, Rest};
 use crate::mm::foreign::Pager;
 use crate::mm::singles::SinglePages;
 use crate::xen::DomainId;
@@ -25,6 +26,8 @@ pub struct GuestTable {
     vcpus: Vec<Option<Vcpu>>,
     /// Some device is active.
     active: bool,
+    /// Who waits for news of the guests' drivers.
+    waiting: Option<Waker>,
     pages: Rc<RefCell<SinglePages>>,
     pager: Rc<RefCell<Pager>>,
 }
@@ -33,7 +36,7 @@ impl GuestTable {
     /// No guests yet.
     #[must_use]
     pub fn new(pages: Rc<RefCell<SinglePages>>, pager: Rc<RefCell<Pager>>) -> Self {
-        Self { guests: Vec::new(), vcpus: Vec::new(), active: false, pages, pager }
+        Self { guests: Vec::new(), vcpus: Vec::new(), active: false, waiting: None, pages, pager }
     }
 
     /// Where guests' pages are mapped.
@@ -136,6 +139,22 @@ impl GuestTable {
         let Some(Some(vcpu)) = self.vcpus.get(port.0 as usize).copied() else { return };
         if let Some(Some(guest)) = self.guests.get_mut(usize::from(vcpu.guest)) {
             self.active |= guest.serve(usize::from(vcpu.number));
+            if guest.has_news()
+                && let Some(waiting) = self.waiting.take()
+            {
+                waiting.wake();
+            }
+        }
+    }
+
+    /// The next news of a guest's driver, when there is some. For one task.
+    pub fn poll_news(&mut self, context: &Context<'_>) -> Poll<DriverNews> {
+        match self.guests.iter_mut().flatten().find_map(Guest::take_news) {
+            Some(news) => Poll::Ready(news),
+            None => {
+                self.waiting = Some(context.waker().clone());
+                Poll::Pending
+            }
         }
     }
 

@@ -8,6 +8,8 @@
 use alloc::rc::Rc;
 use core::cell::RefCell;
 
+use drivers::guest::Access;
+
 use super::address::Gfn;
 use super::singles::SinglePages;
 use crate::limits::PAGE_BYTES;
@@ -48,8 +50,9 @@ impl BusAddresses for SelfGrants {
     fn bus_address(&mut self, frame: Gfn) -> Result<u64, GrantError> {
         let grant = self.table.grant_read(self.own, frame)?;
         // Dropped, that is unmapped, before the grant is.
-        let mapping = SinglePages::map_grant(&self.pages, self.own, grant.reference())?;
-        let address = mapping.bus_address();
+        let wanted = core::iter::once((grant.reference(), Access::Read));
+        let mapped = SinglePages::map_granted(&self.pages, self.own, wanted).map_err(|(_, error)| error)?;
+        let address = mapped.iter().next().map_or(0, |page| page.bus_address);
         let plausible = address != 0 && address % PAGE_BYTES as u64 == 0;
         plausible.then_some(address).ok_or(GrantError::BusAddress(address))
     }

@@ -14,6 +14,8 @@
 //! | `singles` | single pages of the hypervisor's, of ioreq servers, and granted ones |
 //! | `foreign` | the pager: pages of guests in the slots of a window |
 //! | `pinned` | pinned guest pages, as device models see them |
+//! | `granted` | the same of a guest that grants its pages one by one |
+//! | `pieces` | a run of bytes in mapped pages |
 //! | `view` | map on fault: a guest's memory as one range of addresses |
 
 pub mod address;
@@ -22,11 +24,13 @@ pub mod bus;
 pub mod dma;
 pub mod foreign;
 pub mod frames;
+pub mod granted;
 #[cfg(target_os = "none")]
 pub mod hal;
 #[cfg(target_os = "none")]
 pub mod heap;
 pub mod physmap;
+mod pieces;
 pub mod pinned;
 pub mod ram;
 pub mod singles;

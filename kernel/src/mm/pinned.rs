@@ -6,14 +6,12 @@
 use alloc::rc::Rc;
 use core::cell::{Cell, RefCell};
 use core::ops::Range;
-use core::ptr;
 
 use drivers::guest::{GuestMemory, GuestRegion, MemoryError, PinnedMemory};
-use smallvec::SmallVec;
 
 use super::address::GuestFrame;
 use super::foreign::{Pager, PinnedSlots};
-use crate::arch::copy;
+use super::pieces::Pieces;
 use crate::limits::{PAGE_BYTES, PAGES_PER_PIN};
 use crate::xen::DomainId;
 
@@ -34,23 +32,11 @@ impl Drop for Sharer {
     }
 }
 
-/// Bytes of one page within a pinned range.
-#[derive(Clone, Copy)]
-struct Piece {
-    /// Offset of the first byte in the whole range.
-    start: u32,
-    /// The slot of its page.
-    slot: u32,
-    /// Where it is mapped.
-    address: usize,
-}
-
 /// Pinned regions of a guest, unpinned when dropped.
 pub struct ForeignPinned {
     sharer: Rc<Sharer>,
-    /// One a page and region, ascending by `start`. Small requests need no memory from the heap.
-    pieces: SmallVec<[Piece; 4]>,
-    length: u32,
+    slots: PinnedSlots,
+    pieces: Pieces,
 }
 
 impl ForeignMemory {
@@ -99,8 +85,8 @@ fn frames_of(region: &GuestRegion) -> Option<Range<u64>> {
     Some(first..end.div_ceil(PAGE_BYTES as u64))
 }
 
-/// Number of pages and bytes of `regions`, which must not be more than one pin may hold.
-fn measure(regions: &[GuestRegion]) -> Result<(usize, u32), MemoryError> {
+/// Number of pages of `regions`, which must not be more than one pin may hold; nor may their bytes be too many to number.
+fn measure(regions: &[GuestRegion]) -> Result<usize, MemoryError> {
     let (mut pages, mut length) = (0, 0_u32);
     for region in regions {
         let frames = frames_of(region).ok_or(MemoryError::NotMapped(region.address.0))?;
@@ -110,38 +96,39 @@ fn measure(regions: &[GuestRegion]) -> Result<(usize, u32), MemoryError> {
     if pages > PAGES_PER_PIN as u64 {
         return Err(MemoryError::Exhausted);
     }
-    Ok((pages as usize, length))
+    Ok(pages as usize)
 }
 
 impl GuestMemory for ForeignMemory {
     type Pinned = ForeignPinned;
 
     fn pin(&self, regions: &[GuestRegion]) -> Result<ForeignPinned, MemoryError> {
-        let (pages, length) = measure(regions)?;
+        let pages = measure(regions)?;
         let sharer = &self.0;
         if sharer.pinned.get() + pages > sharer.pager.borrow().share(sharer.domain) {
             return Err(MemoryError::Exhausted);
         }
         let mut slots = PinnedSlots::new();
-        let mut pieces = SmallVec::new();
         slots.try_reserve(pages).map_err(|_| MemoryError::Exhausted)?;
-        pieces.try_reserve(pages).map_err(|_| MemoryError::Exhausted)?;
+        let mut pieces = Pieces::with_room_for(pages)?;
         let mut pager = sharer.pager.borrow_mut();
         pager.pin(sharer.domain, &Frames::new(regions), &mut slots)?;
-        let mut slots = slots.iter();
-        let mut start = 0;
+        let mut places = slots.iter();
         for region in regions {
             let mut offset = region.address.0 as usize % PAGE_BYTES;
-            let end = start + region.length;
-            while start < end {
-                let Some(slot) = slots.next() else { break };
-                pieces.push(Piece { start, slot: *slot, address: pager.address(*slot) + offset });
-                start += (end - start).min((PAGE_BYTES - offset) as u32);
+            let mut left = region.length;
+            while left > 0 {
+                let Some(slot) = places.next() else { break };
+                let bytes = left.min((PAGE_BYTES - offset) as u32);
+                // SAFETY: the slot stays mapped while we hold its pin, which is as long as the pieces live; foreign RAM is
+                // mapped writable.
+                unsafe { pieces.push(pager.address(*slot) + offset, bytes) };
+                left -= bytes;
                 offset = 0;
             }
         }
-        sharer.pinned.update(|pinned| pinned + pieces.len());
-        Ok(ForeignPinned { sharer: sharer.clone(), pieces, length })
+        sharer.pinned.update(|pinned| pinned + slots.len());
+        Ok(ForeignPinned { sharer: sharer.clone(), slots, pieces })
     }
 
     fn prefetch(&self, regions: &[GuestRegion]) {
@@ -149,111 +136,37 @@ impl GuestMemory for ForeignMemory {
     }
 }
 
-impl ForeignPinned {
-    /// Index of the piece that holds the byte at `offset`.
-    fn piece_at(&self, offset: u32) -> usize {
-        let pieces = self.pieces.as_slice();
-        let behind = if pieces.len() <= self.pieces.inline_size() {
-            pieces.iter().position(|piece| piece.start > offset).unwrap_or(pieces.len())
-        } else {
-            pieces.partition_point(|piece| piece.start <= offset)
-        };
-        behind.saturating_sub(1)
-    }
-
-    /// Calls `visit(address, offset in the range, bytes)` for each stretch of `offset..offset + length` that lies in
-    /// one page.
-    fn visit(
-        &self,
-        offset: u32,
-        length: usize,
-        mut visit: impl FnMut(usize, usize, usize),
-    ) -> Result<(), MemoryError> {
-        let length = u32::try_from(length).map_err(|_| MemoryError::OutOfRange)?;
-        let end =
-            offset.checked_add(length).filter(|end| *end <= self.length).ok_or(MemoryError::OutOfRange)?;
-        if length == 0 {
-            return Ok(());
-        }
-        let mut pieces = self.pieces.get(self.piece_at(offset)..).unwrap_or_default().iter().peekable();
-        let mut at = offset;
-        while at < end {
-            let piece = pieces.next().ok_or(MemoryError::OutOfRange)?;
-            let piece_end = pieces.peek().map_or(self.length, |next| next.start);
-            let bytes = end.min(piece_end) - at;
-            visit(piece.address + (at - piece.start) as usize, (at - offset) as usize, bytes as usize);
-            at += bytes;
-        }
-        Ok(())
-    }
-
-    /// Address of the half-word at `offset`, which must be even and lie in one page.
-    fn half_word(&self, offset: u32) -> Result<*mut u16, MemoryError> {
-        let bytes = size_of::<u16>() as u32;
-        let index = self.piece_at(offset);
-        let piece = self.pieces.get(index).ok_or(MemoryError::OutOfRange)?;
-        let piece_end = self.pieces.get(index + 1).map_or(self.length, |next| next.start);
-        let address = piece.address + (offset - piece.start) as usize;
-        if offset.checked_add(bytes).is_none_or(|end| end > piece_end)
-            || !address.is_multiple_of(align_of::<u16>())
-        {
-            return Err(MemoryError::OutOfRange);
-        }
-        Ok(ptr::with_exposed_provenance_mut(address))
-    }
-}
-
 impl PinnedMemory for ForeignPinned {
     fn len(&self) -> u32 {
-        self.length
+        self.pieces.len()
     }
 
     fn read(&self, offset: u32, out: &mut [u8]) -> Result<(), MemoryError> {
-        self.visit(offset, out.len(), |address, position, bytes| {
-            if let Some(out) = out.get_mut(position..position + bytes) {
-                // SAFETY: the piece lies in a slot that stays mapped while we hold its pin.
-                unsafe { copy::from_shared(ptr::with_exposed_provenance(address), out) }
-            }
-        })
+        self.pieces.read(offset, out)
     }
 
     fn write(&self, offset: u32, data: &[u8]) -> Result<(), MemoryError> {
-        self.visit(offset, data.len(), |address, position, bytes| {
-            if let Some(data) = data.get(position..position + bytes) {
-                // SAFETY: as in `read`; foreign RAM is mapped writable.
-                unsafe { copy::to_shared(ptr::with_exposed_provenance_mut(address), data) }
-            }
-        })
+        self.pieces.write(offset, data)
     }
 
     fn fill_zero(&self, offset: u32, length: u32) -> Result<(), MemoryError> {
-        self.visit(offset, length as usize, |address, _, bytes| {
-            // SAFETY: as in `write`.
-            unsafe { copy::zero(ptr::with_exposed_provenance_mut(address), bytes) }
-        })
+        self.pieces.fill_zero(offset, length)
     }
 
     fn load_u16(&self, offset: u32) -> Result<u16, MemoryError> {
-        let address = self.half_word(offset)?;
-        // SAFETY: aligned, in a page that stays mapped while we hold its pin; volatile, as others may write it.
-        Ok(u16::from_le(unsafe { address.read_volatile() }))
+        self.pieces.load_u16(offset)
     }
 
     fn store_u16(&self, offset: u32, value: u16) -> Result<(), MemoryError> {
-        let address = self.half_word(offset)?;
-        // SAFETY: as in `load_u16`.
-        unsafe { address.write_volatile(value.to_le()) };
-        Ok(())
+        self.pieces.store_u16(offset, value)
     }
 }
 
 impl Drop for ForeignPinned {
     fn drop(&mut self) {
         let mut pager = self.sharer.pager.borrow_mut();
-        for piece in &self.pieces {
-            pager.unpin(piece.slot);
-        }
-        self.sharer.pinned.update(|pinned| pinned - self.pieces.len());
+        self.slots.iter().for_each(|slot| pager.unpin(*slot));
+        self.sharer.pinned.update(|pinned| pinned - self.slots.len());
     }
 }
 

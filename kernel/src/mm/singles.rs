@@ -5,13 +5,20 @@
 use alloc::rc::Rc;
 use core::cell::RefCell;
 
+use drivers::guest::Access;
+use smallvec::SmallVec;
+
 use super::address::Gfn;
 use crate::limits::SINGLE_PAGES;
 use crate::xen::DomainId;
 use crate::xen::dm::ServerId;
-use crate::xen::grant::{self, GrantError, GrantTable};
+use crate::xen::grant::{self, GrantError, GrantTable, Mapped, Wanted};
 use crate::xen::hypercall::{Errno, HypercallError};
 use crate::xen::memory;
+
+/// All frame numbers are taken.
+const FULL: HypercallError =
+    HypercallError { operation: "find a frame number for a page", errno: Errno::ENOMEM };
 
 /// Frame numbers for single pages: a set of those in use.
 pub struct SinglePages {
@@ -22,15 +29,14 @@ pub struct SinglePages {
 /// A page of the hypervisor's or of a guest's ioreq server at a frame number of ours; unmapped when dropped.
 pub struct SinglePage {
     owner: Rc<RefCell<SinglePages>>,
-    index: usize,
+    gfn: Gfn,
 }
 
-/// A granted page at a frame number of ours; unmapped when dropped.
-pub struct GrantMapping {
+/// Granted pages, each at a frame number of ours; unmapped together when dropped.
+pub struct GrantedPages {
     owner: Rc<RefCell<SinglePages>>,
-    index: usize,
-    handle: u32,
-    bus_address: u64,
+    /// Small requests need no memory from the heap.
+    pages: SmallVec<[Mapped; 4]>,
 }
 
 impl SinglePages {
@@ -70,46 +76,68 @@ impl SinglePages {
         Ok(unsafe { GrantTable::new(page) })
     }
 
-    /// Maps the page that `domain` granted us as `reference`, for reading.
+    /// Maps the pages that `domain` granted us as `references`, many by one hypercall.
     ///
     /// # Errors
-    /// Xen's answer; ENOMEM when all frame numbers for single pages are taken.
-    pub fn map_grant(
+    /// All or nothing: the first reference that could not be mapped and Xen's answer; ENOMEM when all frame numbers for
+    /// single pages are taken, or the heap is used up.
+    pub fn map_granted(
         owner: &Rc<RefCell<Self>>,
         domain: DomainId,
-        reference: u32,
-    ) -> Result<GrantMapping, GrantError> {
-        let (index, gfn) = owner.borrow().hole()?;
-        let grant::Mapped { handle, bus_address } = grant::map_read_only(domain, reference, gfn)?;
-        owner.borrow_mut().toggle(index);
-        Ok(GrantMapping { owner: owner.clone(), index, handle, bus_address })
+        references: impl ExactSizeIterator<Item = (u32, Access)>,
+    ) -> Result<GrantedPages, (u32, GrantError)> {
+        let mut granted = GrantedPages { owner: owner.clone(), pages: SmallVec::new() };
+        let full = |_| (0, GrantError::from(FULL));
+        granted.pages.try_reserve(references.len()).map_err(full)?;
+        let mut references = references.peekable();
+        while references.peek().is_some() {
+            let mut batch: SmallVec<[Wanted; grant::MAP_BATCH]> = SmallVec::new();
+            let mut pages = owner.borrow_mut();
+            let mut holes = pages.holes();
+            for (reference, access) in references.by_ref().take(grant::MAP_BATCH) {
+                let gfn = holes.next().ok_or((reference, FULL.into()))?;
+                batch.push(Wanted { reference, gfn, access });
+            }
+            drop(holes);
+            let (mut failed, mut wanted) = (None, batch.iter());
+            grant::map(domain, &batch, |mapped| {
+                let reference = wanted.next().map_or(0, |wanted| wanted.reference);
+                match mapped {
+                    Ok(mapped) => {
+                        pages.toggle(mapped.gfn);
+                        granted.pages.push(mapped);
+                    }
+                    Err(error) => failed = failed.or(Some((reference, error))),
+                }
+            });
+            drop(pages);
+            if let Some(failed) = failed {
+                return Err(failed);
+            }
+        }
+        Ok(granted)
     }
 
     fn map(
         owner: &Rc<RefCell<Self>>,
         map: impl FnOnce(u64) -> Result<(), HypercallError>,
     ) -> Result<SinglePage, HypercallError> {
-        let (index, gfn) = owner.borrow().hole()?;
+        let gfn = owner.borrow().holes().next().ok_or(FULL)?;
         map(gfn.0)?;
-        owner.borrow_mut().toggle(index);
-        Ok(SinglePage { owner: owner.clone(), index })
+        owner.borrow_mut().toggle(gfn);
+        Ok(SinglePage { owner: owner.clone(), gfn })
     }
 
-    fn hole(&self) -> Result<(usize, Gfn), HypercallError> {
-        let full = HypercallError { operation: "find a frame number for a page", errno: Errno::ENOMEM };
-        let index = (0..SINGLE_PAGES).find(|index| !self.is_used(*index)).ok_or(full)?;
-        Ok((index, self.gfn(index)))
+    /// The frame numbers that are free, in order.
+    fn holes(&self) -> impl Iterator<Item = Gfn> {
+        let indices =
+            (0..).zip(self.used).flat_map(|(word, used)| Bits(!used).map(move |bit| word * 64 + bit));
+        let first = self.first.0;
+        indices.map(move |index| Gfn(first + index))
     }
 
-    fn gfn(&self, index: usize) -> Gfn {
-        Gfn(self.first.0 + index as u64)
-    }
-
-    fn is_used(&self, index: usize) -> bool {
-        self.used.get(index / 64).is_none_or(|word| word >> (index % 64) & 1 != 0)
-    }
-
-    fn toggle(&mut self, index: usize) {
+    fn toggle(&mut self, gfn: Gfn) {
+        let index = gfn.0.saturating_sub(self.first.0) as usize;
         if let Some(word) = self.used.get_mut(index / 64) {
             *word ^= 1 << (index % 64);
         }
@@ -122,40 +150,53 @@ impl SinglePages {
     }
 }
 
+/// The numbers of the bits that are set in a word, in order.
+struct Bits(u64);
+
+impl Iterator for Bits {
+    type Item = u64;
+
+    fn next(&mut self) -> Option<u64> {
+        let lowest = (self.0 != 0).then(|| u64::from(self.0.trailing_zeros()))?;
+        self.0 &= self.0 - 1;
+        Some(lowest)
+    }
+}
+
 impl SinglePage {
     /// Address of its first byte.
     #[must_use]
     pub fn address(&self) -> usize {
-        self.owner.borrow().gfn(self.index).address()
+        self.gfn.address()
     }
 }
 
 impl Drop for SinglePage {
     fn drop(&mut self) {
-        let mut owner = self.owner.borrow_mut();
-        match memory::remove(owner.gfn(self.index).0) {
-            Ok(()) => owner.toggle(self.index),
+        match memory::remove(self.gfn.0) {
+            Ok(()) => self.owner.borrow_mut().toggle(self.gfn),
             // The frame number stays marked as used: nothing is ever mapped over a page that is still there.
             Err(error) => log::error!("physmap: a frame number is lost: {error}"),
         }
     }
 }
 
-impl GrantMapping {
-    /// Address of the page in the machine.
-    #[must_use]
-    pub fn bus_address(&self) -> u64 {
-        self.bus_address
+impl GrantedPages {
+    /// Each page, in the order of their references.
+    pub fn iter(&self) -> impl Iterator<Item = &Mapped> {
+        self.pages.iter()
     }
 }
 
-impl Drop for GrantMapping {
+impl Drop for GrantedPages {
     fn drop(&mut self) {
         let mut owner = self.owner.borrow_mut();
-        match grant::unmap(owner.gfn(self.index), self.handle) {
-            Ok(()) => owner.toggle(self.index),
-            // As for a single page.
-            Err(error) => log::error!("physmap: a frame number is lost: {error}"),
+        for batch in self.pages.chunks(grant::MAP_BATCH) {
+            grant::unmap(batch, |page, unmapped| match unmapped {
+                Ok(()) => owner.toggle(page.gfn),
+                // As for a single page.
+                Err(error) => log::error!("physmap: a frame number is lost: {error}"),
+            });
         }
     }
 }

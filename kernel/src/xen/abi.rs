@@ -237,6 +237,12 @@ pub mod grant {
     pub const MAP_GRANT_REF: u64 = 0;
     /// Unmap it.
     pub const UNMAP_GRANT_REF: u64 = 1;
+    /// Copy from or to a granted page.
+    pub const COPY: u64 = 5;
+    /// Copy flag: the source is a granted page; else it is a page of ours.
+    pub const COPY_SOURCE_GRANTED: u16 = 1;
+    /// Copy flag: the same of the destination.
+    pub const COPY_DESTINATION_GRANTED: u16 = 1 << 1;
     /// Map flag: for the processor.
     pub const MAP_HOST: u32 = 1 << 1;
     /// Map flag: for reading only.
@@ -272,7 +278,7 @@ pub struct GrantEntry {
 
 /// `gnttab_map_grant_ref` (`grant_table.h`).
 #[repr(C)]
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 pub struct MapGrant {
     /// Guest-physical address at which to map.
     pub host_address: u64,
@@ -292,7 +298,7 @@ pub struct MapGrant {
 
 /// `gnttab_unmap_grant_ref` (`grant_table.h`).
 #[repr(C)]
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 pub struct UnmapGrant {
     /// Where it was mapped.
     pub host_address: u64,
@@ -300,6 +306,34 @@ pub struct UnmapGrant {
     pub bus_address: u64,
     /// Names the mapping.
     pub handle: u32,
+    /// Out: how it went.
+    pub status: i16,
+}
+
+/// One side of a [`CopyGrant`]: bytes that lie in one page.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct CopySide {
+    /// Entry in the table of `domain` (its low half), or a frame number.
+    pub page: u64,
+    /// Whose page.
+    pub domain: u16,
+    /// First byte in the page.
+    pub offset: u16,
+}
+
+/// `gnttab_copy` (`grant_table.h`).
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct CopyGrant {
+    /// From where.
+    pub source: CopySide,
+    /// To where.
+    pub destination: CopySide,
+    /// How many bytes.
+    pub length: u16,
+    /// Copy flags of [`grant`].
+    pub flags: u16,
     /// Out: how it went.
     pub status: i16,
 }
@@ -453,6 +487,9 @@ const _: () = {
     assert!(size_of::<GrantEntry>() == 8 && offset_of!(GrantEntry, frame) == 4);
     assert!(size_of::<MapGrant>() == 32 && offset_of!(MapGrant, bus_address) == 24);
     assert!(size_of::<UnmapGrant>() == 24 && offset_of!(UnmapGrant, status) == 20);
+    assert!(size_of::<CopySide>() == 16 && offset_of!(CopySide, offset) == 10);
+    assert!(size_of::<CopyGrant>() == 40 && offset_of!(CopyGrant, destination) == 16);
+    assert!(offset_of!(CopyGrant, length) == 32 && offset_of!(CopyGrant, status) == 36);
     assert!(size_of::<HvmParameter>() == 16 && offset_of!(HvmParameter, value) == 8);
     assert!(size_of::<IoreqSlot>() == 32 && offset_of!(IoreqSlot, state) == 30);
     assert!(size_of::<VcpuInfo>() == 48 && offset_of!(VcpuInfo, pending_selector) == 8);

@@ -7,7 +7,7 @@
 //! | `domains` | other domains, and zombies |
 //! | `ioreq` | device model operations, and vCPUs that wait |
 //! | `events` | event channels |
-//! | `grants` | our grant table, and granted pages that we map |
+//! | `grants` | grant tables, and granted pages that we map or copy |
 //!
 //! One per test: it answers the hypercalls of the thread that made it, until the next one is made.
 
@@ -26,6 +26,7 @@ use core::cell::RefCell;
 use core::ops::Range;
 use core::ptr;
 
+pub use self::grants::OWN_DOMAIN;
 pub use self::ioreq::{Outcome, Slot};
 use super::DomainId;
 use super::abi::{self, DOMID_SELF, MulticallEntry, number};
@@ -39,7 +40,7 @@ use crate::mm::frames::FrameAllocator;
 use crate::mm::physmap::{Unpopulated, Window};
 use crate::mm::singles::SinglePages;
 use domains::Domain;
-use grants::Grants;
+use grants::{Grants, GuestGrant};
 use machine::{Frame, Machine};
 use physmap::Entry;
 
@@ -55,6 +56,7 @@ pub enum Call {
     Populate,
     MapGrant,
     UnmapGrant,
+    CopyGrant,
     Multicall,
     CountVcpus,
     CreateServer,
@@ -384,6 +386,34 @@ impl FakeXen {
     /// Granted pages that we have mapped.
     pub fn grant_mappings(&self) -> usize {
         self.0.borrow().grants.mapped()
+    }
+
+    /// A domain grants a page of its to us.
+    pub fn grant(&self, id: DomainId, reference: u32, frame: u64, read_only: bool) {
+        self.grant_to(DomainId(OWN_DOMAIN), id, reference, frame, read_only);
+    }
+
+    /// A domain grants a page of its to somebody. Nobody changes a grant that is mapped.
+    pub fn grant_to(&self, to: DomainId, id: DomainId, reference: u32, frame: u64, read_only: bool) {
+        let mut xen = self.0.borrow_mut();
+        let old = xen.domain(id.0).grants.insert(reference, GuestGrant::new(to.0, frame, read_only));
+        assert!(old.is_none_or(|old| !old.is_mapped()), "{id}: grant {reference} is still mapped");
+    }
+
+    /// A domain takes a grant back, which Xen lets it do unless it is mapped. Returns whether it could.
+    pub fn revoke(&self, id: DomainId, reference: u32) -> bool {
+        let mut xen = self.0.borrow_mut();
+        let grants = &mut xen.domain(id.0).grants;
+        if grants.get(&reference).is_some_and(GuestGrant::is_mapped) {
+            return false;
+        }
+        grants.remove(&reference);
+        true
+    }
+
+    /// From now on so many granted pages can be mapped at a time.
+    pub fn set_grant_mappings_max(&self, mappings: usize) {
+        self.0.borrow_mut().grants.mappings_max = mappings;
     }
 
     /// The page of another domain that is mapped at an address of ours.

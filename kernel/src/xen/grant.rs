@@ -1,13 +1,19 @@
-//! Grants, version 1: pages of ours that a domain may map, and granted pages mapped by us.
+//! Grants, version 1: pages of ours that a domain may map, and pages that domains granted to us, mapped or copied.
 //!
-//! So far we are our own and only peer: see [`crate::mm::bus`].
+//! We grant to nobody but ourselves ([`crate::mm::bus`]); guests grant the buffers of their requests
+//! ([`crate::mm::granted`]).
 
+use core::marker::PhantomData;
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
+use drivers::guest::Access;
+use smallvec::SmallVec;
+
 use super::DomainId;
-use super::abi::{GrantEntry, MapGrant, UnmapGrant, grant, number};
+use super::abi::{CopyGrant, CopySide, DOMID_SELF, GrantEntry, MapGrant, UnmapGrant, grant, number};
 use super::hypercall::{HypercallError, call};
+use crate::limits::PAGE_BYTES;
 use crate::mm::address::Gfn;
 use crate::mm::singles::SinglePage;
 
@@ -38,10 +44,12 @@ pub enum GrantError {
 
 fn reason(status: i16) -> &'static str {
     match status {
+        -1 => " (not granted, not for writing, or no memory left for second-stage tables)",
         -2 => " (no such domain)",
         -3 => " (no such grant)",
         -8 => " (refused by the security policy)",
         -9 => " (not a page of RAM)",
+        -10 => " (crosses a page)",
         -13 => " (out of space)",
         _ => "",
     }
@@ -107,56 +115,190 @@ impl Drop for Grant<'_> {
     }
 }
 
-/// A granted page just mapped.
+/// A granted page that is to be mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Entry in the table of who granted it.
+    pub reference: u32,
+    /// Where to map it.
+    pub gfn: Gfn,
+    /// For what. What is mapped for reading must not be written: the processor would try for ever.
+    pub access: Access,
+}
+
+/// A granted page that is mapped. To unmap it takes both numbers, or Xen's books go wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mapped {
+    /// Where.
+    pub gfn: Gfn,
     /// What Xen calls the mapping.
     pub handle: u32,
     /// Address of the page in the machine.
     pub bus_address: u64,
 }
 
-/// Maps what `domain` granted as `reference` at frame `gfn` of ours, for reading. Only `mm/physmap.rs` calls this.
-///
-/// # Errors
-/// Xen's answer; it never leaves anything mapped.
-pub fn map_read_only(domain: DomainId, reference: u32, gfn: Gfn) -> Result<Mapped, GrantError> {
+/// Granted pages that are mapped, or unmapped, by one hypercall.
+pub const MAP_BATCH: usize = 16;
+
+/// Maps up to [`MAP_BATCH`] pages that `domain` granted, by one hypercall, and tells of each in order how it went. Only
+/// `mm/singles.rs` calls this.
+pub fn map(domain: DomainId, wanted: &[Wanted], mut tell: impl FnMut(Result<Mapped, GrantError>)) {
     const OPERATION: &str = "map a granted page";
-    let mut request = MapGrant {
-        host_address: gfn.address() as u64,
-        flags: grant::MAP_HOST | grant::MAP_READ_ONLY,
-        reference,
+    let request = |wanted: &Wanted| MapGrant {
+        host_address: wanted.gfn.address() as u64,
+        flags: grant::MAP_HOST | if wanted.access == Access::Read { grant::MAP_READ_ONLY } else { 0 },
+        reference: wanted.reference,
         domain: domain.0,
         status: grant::STATUS_GENERAL_ERROR,
         ..MapGrant::default()
     };
-    let address = (&raw mut request).expose_provenance() as u64;
-    // SAFETY: GNTTABOP_map_grant_ref reads and writes one gnttab_map_grant_ref (grant_table.h).
-    unsafe { call(number::GRANT_TABLE_OP, [grant::MAP_GRANT_REF, address, 1, 0, 0], OPERATION)? };
-    match request.status {
-        grant::STATUS_OKAY => Ok(Mapped { handle: request.handle, bus_address: request.bus_address }),
-        status => Err(GrantError::Status { operation: OPERATION, status }),
+    let mut requests: SmallVec<[MapGrant; MAP_BATCH]> = wanted.iter().take(MAP_BATCH).map(request).collect();
+    let (address, count) = (requests.as_mut_ptr().expose_provenance() as u64, requests.len() as u64);
+    // SAFETY: GNTTABOP_map_grant_ref reads and writes `count` gnttab_map_grant_ref (grant_table.h).
+    let called =
+        unsafe { call(number::GRANT_TABLE_OP, [grant::MAP_GRANT_REF, address, count, 0, 0], OPERATION) };
+    for (request, Wanted { gfn, .. }) in requests.iter().zip(wanted) {
+        // When the call failed in the middle, those before that are mapped.
+        tell(outcome(request.status, called, OPERATION).map(|()| Mapped {
+            gfn: *gfn,
+            handle: request.handle,
+            bus_address: request.bus_address,
+        }));
     }
 }
 
-/// Undoes [`map_read_only`]: `gfn` and `handle` are those of that mapping, or Xen's books go wrong.
-///
-/// # Errors
-/// Xen's answer; the page may still be mapped.
-pub fn unmap(gfn: Gfn, handle: u32) -> Result<(), GrantError> {
+/// Unmaps up to [`MAP_BATCH`] pages by one hypercall, and tells of each in order how it went: one that failed may still be
+/// mapped.
+pub fn unmap(mapped: &[Mapped], mut tell: impl FnMut(Mapped, Result<(), GrantError>)) {
     const OPERATION: &str = "unmap a granted page";
-    let mut request = UnmapGrant {
-        host_address: gfn.address() as u64,
-        handle,
+    let request = |mapped: &Mapped| UnmapGrant {
+        host_address: mapped.gfn.address() as u64,
+        handle: mapped.handle,
         status: grant::STATUS_GENERAL_ERROR,
         ..UnmapGrant::default()
     };
-    let address = (&raw mut request).expose_provenance() as u64;
-    // SAFETY: GNTTABOP_unmap_grant_ref reads and writes one gnttab_unmap_grant_ref (grant_table.h).
-    unsafe { call(number::GRANT_TABLE_OP, [grant::UNMAP_GRANT_REF, address, 1, 0, 0], OPERATION)? };
-    match request.status {
-        grant::STATUS_OKAY => Ok(()),
-        status => Err(GrantError::Status { operation: OPERATION, status }),
+    let mut requests: SmallVec<[UnmapGrant; MAP_BATCH]> =
+        mapped.iter().take(MAP_BATCH).map(request).collect();
+    let (address, count) = (requests.as_mut_ptr().expose_provenance() as u64, requests.len() as u64);
+    // SAFETY: GNTTABOP_unmap_grant_ref reads and writes `count` gnttab_unmap_grant_ref (grant_table.h).
+    let called =
+        unsafe { call(number::GRANT_TABLE_OP, [grant::UNMAP_GRANT_REF, address, count, 0, 0], OPERATION) };
+    for (request, mapped) in requests.iter().zip(mapped) {
+        tell(*mapped, outcome(request.status, called, OPERATION));
+    }
+}
+
+fn outcome(
+    status: i16,
+    called: Result<u64, HypercallError>,
+    operation: &'static str,
+) -> Result<(), GrantError> {
+    match (status, called) {
+        (grant::STATUS_OKAY, _) => Ok(()),
+        (_, Err(error)) => Err(error.into()),
+        (status, Ok(_)) => Err(GrantError::Status { operation, status }),
+    }
+}
+
+/// Bytes of a granted page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GrantedBytes {
+    /// Entry in the table of who granted it.
+    pub reference: u32,
+    /// The first one's place in the page.
+    pub offset: u16,
+    /// How many; they end in the same page.
+    pub length: u16,
+}
+
+/// Copies that are made by one hypercall.
+pub const COPY_BATCH: usize = 32;
+
+/// Copies between pages that a domain granted and memory of ours, which must be RAM of our own, at its own address: the
+/// heap, the stack, frames of the allocator; never a mapped page. Nothing is mapped for it, and no TLB flushed.
+pub struct Copies<'a> {
+    domain: DomainId,
+    requests: SmallVec<[CopyGrant; COPY_BATCH]>,
+    failed: Option<(u32, GrantError)>,
+    memory: PhantomData<&'a mut [u8]>,
+}
+
+impl<'a> Copies<'a> {
+    /// No copies yet.
+    #[must_use]
+    pub fn new(domain: DomainId) -> Self {
+        Self { domain, requests: SmallVec::new(), failed: None, memory: PhantomData }
+    }
+
+    /// Copies granted bytes to `to`, now or by [`Self::finish`]; as many as both have.
+    pub fn read(&mut self, from: GrantedBytes, to: &'a mut [u8]) {
+        let address = to.as_mut_ptr().expose_provenance();
+        self.add(from, address, to.len(), Access::Read);
+    }
+
+    /// Copies `from` to granted bytes, now or by [`Self::finish`]; as many as both have.
+    pub fn write(&mut self, to: GrantedBytes, from: &'a [u8]) {
+        let address = from.as_ptr().expose_provenance();
+        self.add(to, address, from.len(), Access::Write);
+    }
+
+    /// Makes the copies that are not made yet.
+    ///
+    /// # Errors
+    /// The first grant that could not be copied from or to, and why. Others may have been copied.
+    pub fn finish(mut self) -> Result<(), (u32, GrantError)> {
+        self.run();
+        self.failed.map_or(Ok(()), Err)
+    }
+
+    /// Adds a copy between granted bytes and `length` bytes at `address`, which live as long as `'a`. A copy crosses no
+    /// page on either side.
+    fn add(&mut self, granted: GrantedBytes, address: usize, length: usize, access: Access) {
+        let (mut done, all) = (0, length.min(granted.length.into()));
+        while done < all {
+            let own = address + done;
+            let bytes = (all - done).min(PAGE_BYTES - own % PAGE_BYTES);
+            let theirs = CopySide {
+                page: granted.reference.into(),
+                domain: self.domain.0,
+                offset: granted.offset.saturating_add(done as u16),
+            };
+            let ours = CopySide {
+                page: Gfn::containing(own).0,
+                domain: DOMID_SELF,
+                offset: (own % PAGE_BYTES) as u16,
+            };
+            let (source, destination, flags) = match access {
+                Access::Read => (theirs, ours, grant::COPY_SOURCE_GRANTED),
+                Access::Write => (ours, theirs, grant::COPY_DESTINATION_GRANTED),
+            };
+            if self.requests.len() == COPY_BATCH {
+                self.run();
+            }
+            let status = grant::STATUS_GENERAL_ERROR;
+            self.requests.push(CopyGrant { source, destination, length: bytes as u16, flags, status });
+            done += bytes;
+        }
+    }
+
+    fn run(&mut self) {
+        const OPERATION: &str = "copy a granted page";
+        if self.requests.is_empty() {
+            return;
+        }
+        let address = self.requests.as_mut_ptr().expose_provenance() as u64;
+        let count = self.requests.len() as u64;
+        // SAFETY: GNTTABOP_copy reads and writes `count` gnttab_copy (grant_table.h). What it reads and writes of our
+        // memory is borrowed by us for as long as `self` lives.
+        let called = unsafe { call(number::GRANT_TABLE_OP, [grant::COPY, address, count, 0, 0], OPERATION) };
+        for request in &self.requests {
+            if let (Err(error), None) = (outcome(request.status, called, OPERATION), self.failed) {
+                let is_read = request.flags & grant::COPY_SOURCE_GRANTED != 0;
+                let theirs = if is_read { request.source } else { request.destination };
+                self.failed = Some((theirs.page as u32, error));
+            }
+        }
+        self.requests.clear();
     }
 }
 

@@ -153,7 +153,8 @@ impl<P: PinnedMemory> Requests<P> {
     ) -> Result<Option<Used>, QueueError> {
         let data_bytes = chain.writable_bytes.checked_sub(1).ok_or(QueueError::NoStatus)?;
         let status_at = chain.bytes() - 1;
-        let whole = (chain.bytes() <= self.whole_bytes_max()).then(|| memory.pin(regions));
+        let whole = (chain.bytes() <= self.whole_bytes_max())
+            .then(|| memory.pin_split(regions, chain.readable_bytes));
         match whole {
             Some(Ok(pinned)) => {
                 Ok(self.start_whole(chain, Pending::new(chain, data_bytes, pinned, status_at)))

@@ -3,6 +3,7 @@
 use alloc::collections::BTreeMap;
 
 use super::Xen;
+use super::grants::GuestGrant;
 use super::ioreq::Server;
 use super::machine::Frame;
 use crate::limits::PAGE_BYTES;
@@ -10,6 +11,8 @@ use crate::limits::PAGE_BYTES;
 /// A domain other than ours.
 pub struct Domain {
     pub ram: BTreeMap<u64, Frame>,
+    /// Its grant table.
+    pub grants: BTreeMap<u32, GuestGrant>,
     pub vcpus: u32,
     /// Shared interrupts, numbered from 32 on.
     pub interrupts: u32,
@@ -30,6 +33,7 @@ impl Domain {
     pub fn new(vcpus: u32) -> Self {
         Self {
             ram: BTreeMap::new(),
+            grants: BTreeMap::new(),
             vcpus,
             interrupts: 32,
             ports: BTreeMap::new(),

@@ -14,6 +14,7 @@ use crate::mm::physmap::REGION_ALIGNMENT;
 
 const MEMORY_BYTES: usize = 1 << 30;
 const PROTECTION_NONE: c_int = 0;
+const PROTECTION_READ: c_int = 1;
 const PROTECTION_READ_WRITE: c_int = 3;
 const SHARED: c_int = 1;
 const PRIVATE: c_int = 2;
@@ -124,12 +125,24 @@ impl Machine {
         }
     }
 
+    /// Lets the page at frame number `gfn` of ours be `frame`, where a write ends the test unless `writable`.
+    pub fn show_granted(&self, gfn: u64, frame: Frame, writable: bool) {
+        let address = usize::try_from(gfn).unwrap().wrapping_mul(PAGE_BYTES);
+        if self.space.contains(&address) {
+            let protection = if writable { PROTECTION_READ_WRITE } else { PROTECTION_READ };
+            self.alias_protected(address, frame.0 * PAGE_BYTES, PAGE_BYTES, protection);
+        }
+    }
+
     fn alias(&self, address: usize, offset: usize, length: usize) {
+        self.alias_protected(address, offset, length, PROTECTION_READ_WRITE);
+    }
+
+    fn alias_protected(&self, address: usize, offset: usize, length: usize, protection: c_int) {
         let (at, file) = (ptr::with_exposed_provenance_mut(address), self.file.as_raw_fd());
         let flags = SHARED | FIXED | NO_RESERVE;
         // SAFETY: the range lies in what we reserved.
-        let result =
-            unsafe { mmap(at, length, PROTECTION_READ_WRITE, flags, file, i64::try_from(offset).unwrap()) };
+        let result = unsafe { mmap(at, length, protection, flags, file, i64::try_from(offset).unwrap()) };
         assert_eq!(result.addr(), address, "cannot alias a page");
     }
 }

@@ -38,7 +38,7 @@ impl<P: PinnedMemory> Requests<P> {
             Err(used) => return Ok(Some(used)),
         };
         slice(regions, 0, HEADER_BYTES, &mut self.piece);
-        let header = memory.pin(&self.piece);
+        let header = memory.pin_split(&self.piece, HEADER_BYTES);
         if self.under_way() && matches!(header, Err(MemoryError::Exhausted)) {
             return Err(MemoryError::Exhausted.into());
         }
@@ -117,7 +117,7 @@ impl<P: PinnedMemory> Requests<P> {
             }
             let bytes = (length - cut.done).min(cut.most);
             slice(&self.cut_regions, pending.row.data_at + cut.done, bytes, &mut self.piece);
-            let pinned = match memory.pin(&self.piece) {
+            let pinned = match memory.pin_split(&self.piece, if is_read { 0 } else { bytes }) {
                 Ok(pinned) => pinned,
                 Err(MemoryError::Exhausted)
                     if cut.most > LEAST_PIECE_BYTES.max(self.geometry.block_bytes) =>

@@ -1,0 +1,114 @@
+//! A guest's memory, in the way that its device was described with: all of it, or what the guest grants.
+
+use drivers::guest::{Access, GuestAddress, GuestMemory, GuestRegion, MemoryError, PinnedMemory};
+
+use crate::mm::granted::{GrantedMemory, GrantedPinned};
+use crate::mm::pinned::{ForeignMemory, ForeignPinned};
+
+/// How a device reaches its guest's memory: xenstore's `grant_usage`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// All of it, by its frame numbers.
+    Foreign,
+    /// Only what the guest grants.
+    Granted,
+}
+
+/// Memory that is foreign or granted: one of the two for a device's life.
+pub enum SharedMemory {
+    /// See [`Sharing::Foreign`].
+    Foreign(ForeignMemory),
+    /// See [`Sharing::Granted`].
+    Granted(GrantedMemory),
+}
+
+/// Pinned regions of either.
+pub enum SharedPinned {
+    /// See [`Sharing::Foreign`].
+    Foreign(ForeignPinned),
+    /// See [`Sharing::Granted`].
+    Granted(GrantedPinned),
+}
+
+impl GuestMemory for SharedMemory {
+    type Pinned = SharedPinned;
+
+    fn pin(&self, regions: &[GuestRegion]) -> Result<SharedPinned, MemoryError> {
+        match self {
+            Self::Foreign(memory) => memory.pin(regions).map(SharedPinned::Foreign),
+            Self::Granted(memory) => memory.pin(regions).map(SharedPinned::Granted),
+        }
+    }
+
+    fn pin_split(&self, regions: &[GuestRegion], readable_bytes: u32) -> Result<SharedPinned, MemoryError> {
+        match self {
+            Self::Foreign(memory) => memory.pin_split(regions, readable_bytes).map(SharedPinned::Foreign),
+            Self::Granted(memory) => memory.pin_split(regions, readable_bytes).map(SharedPinned::Granted),
+        }
+    }
+
+    fn pin_ring(&self, ring: GuestRegion, access: Access) -> Result<SharedPinned, MemoryError> {
+        match self {
+            Self::Foreign(memory) => memory.pin_ring(ring, access).map(SharedPinned::Foreign),
+            Self::Granted(memory) => memory.pin_ring(ring, access).map(SharedPinned::Granted),
+        }
+    }
+
+    fn read(&self, address: GuestAddress, out: &mut [u8]) -> Result<(), MemoryError> {
+        match self {
+            Self::Foreign(memory) => memory.read(address, out),
+            Self::Granted(memory) => memory.read(address, out),
+        }
+    }
+
+    fn prefetch(&self, regions: &[GuestRegion]) {
+        match self {
+            Self::Foreign(memory) => memory.prefetch(regions),
+            Self::Granted(memory) => memory.prefetch(regions),
+        }
+    }
+}
+
+impl PinnedMemory for SharedPinned {
+    fn len(&self) -> u32 {
+        match self {
+            Self::Foreign(pinned) => pinned.len(),
+            Self::Granted(pinned) => pinned.len(),
+        }
+    }
+
+    fn read(&self, offset: u32, out: &mut [u8]) -> Result<(), MemoryError> {
+        match self {
+            Self::Foreign(pinned) => pinned.read(offset, out),
+            Self::Granted(pinned) => pinned.read(offset, out),
+        }
+    }
+
+    fn write(&self, offset: u32, data: &[u8]) -> Result<(), MemoryError> {
+        match self {
+            Self::Foreign(pinned) => pinned.write(offset, data),
+            Self::Granted(pinned) => pinned.write(offset, data),
+        }
+    }
+
+    fn fill_zero(&self, offset: u32, length: u32) -> Result<(), MemoryError> {
+        match self {
+            Self::Foreign(pinned) => pinned.fill_zero(offset, length),
+            Self::Granted(pinned) => pinned.fill_zero(offset, length),
+        }
+    }
+
+    fn load_u16(&self, offset: u32) -> Result<u16, MemoryError> {
+        match self {
+            Self::Foreign(pinned) => pinned.load_u16(offset),
+            Self::Granted(pinned) => pinned.load_u16(offset),
+        }
+    }
+
+    fn store_u16(&self, offset: u32, value: u16) -> Result<(), MemoryError> {
+        match self {
+            Self::Foreign(pinned) => pinned.store_u16(offset, value),
+            Self::Granted(pinned) => pinned.store_u16(offset, value),
+        }
+    }
+}
