@@ -9,6 +9,7 @@ mod debian_root;
 mod dom0_root;
 mod guest_root;
 mod host_packages;
+mod kernel_build;
 mod kernel_modules;
 mod packages;
 mod policy;
