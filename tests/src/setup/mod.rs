@@ -7,6 +7,7 @@ mod data_image;
 pub mod debian_disk;
 mod debian_root;
 mod dom0_root;
+mod granting_kernel;
 mod guest_root;
 mod host_packages;
 mod kernel_build;
@@ -69,7 +70,8 @@ pub fn everything(workspace: &Path) -> Result<Parts> {
     let policy = policy::build(&cache, workspace)?;
     let packages = packages::unpacked(&cache)?;
     let dom0 = dom0_root::build(&cache, workspace, &packages)?;
-    let guests = guest_root::build(&cache, workspace, &packages)?;
+    let granting_kernel = granting_kernel::build(&cache, workspace)?;
+    let guests = guest_root::build(&cache, workspace, &packages, &granting_kernel)?;
     let data_image = data_image::build(&cache, &packages)?;
     let bed_disk = bed_disk::build(&cache, &guests, &data_image)?;
     let debian_disk = debian_disk::build(&cache, workspace, &data_image)?;
