@@ -105,8 +105,9 @@ guest_config() {
         -e 's|^extra = .*|extra = "console=hvc0 quiet panic=1 rdinit=/init"|' /bed/guest.cfg
 }
 
-# make_guest NAME FLAVOUR JOB [LINE...]: creates a stock guest with Debian's kernel FLAVOUR (cloud or generic) that runs the shell
-# script JOB (/dev/stdin will do) and powers off. LINEs are appended to its configuration; GUEST_FILES names a folder whose content it finds in /.
+# make_guest NAME FLAVOUR JOB [LINE...]: creates a guest with the kernel FLAVOUR (cloud or generic: Debian's; grants: ours with XEN_VIRTIO)
+# that runs the shell script JOB (/dev/stdin will do) and powers off. LINEs are appended to its configuration; GUEST_FILES names a folder
+# whose content it finds in /.
 make_guest() {
     local name=$1 flavour=$2 job=$3 config=/tmp/$1.cfg root=/tmp/$1.root
     shift 3
@@ -128,6 +129,11 @@ make_guest() {
 # guest_disk TARGET [DEV]: the disk of a guest that the driver domain serves, for make_guest.
 guest_disk() {
     echo "disk = [ \"backend=driver-domain, vdev=${2:-xvda}, specification=virtio, backendtype=standalone, format=raw, access=rw, grant_usage=0, target=$1\" ]"
+}
+
+# granting_disk TARGET [DEV]: the same with grant_usage=1: the driver domain reaches only the pages that the guest grants it.
+granting_disk() {
+    guest_disk "$@" | sed 's/grant_usage=0/grant_usage=1/'
 }
 
 # refuses_disk TARGET SENTENCE: a guest with such a disk must not come to be, and SENTENCE must be told on the driver domain's console and in
