@@ -130,6 +130,16 @@ guest_disk() {
     echo "disk = [ \"backend=driver-domain, vdev=${2:-xvda}, specification=virtio, backendtype=standalone, format=raw, access=rw, grant_usage=0, target=$1\" ]"
 }
 
+# guest_disks TARGET...: several of them: the first is xvda.
+guest_disks() {
+    local letters=abcd disks= target
+    for target; do
+        disks+="$(guest_disk "$target" "xvd${letters:0:1}" | sed 's/^disk = \[ //; s/ \]$//'), "
+        letters=${letters:1}
+    done
+    echo "disk = [ ${disks%, } ]"
+}
+
 # refuses_disk TARGET SENTENCE: a guest with such a disk must not come to be, and SENTENCE must be told on the driver domain's console and in
 # xenstore.
 refuses_disk() {
@@ -153,6 +163,26 @@ refuses_disk() {
 # xen_free_pages: how many pages no domain has, exactly.
 xen_free_pages() {
     xen-facts free-pages
+}
+
+# guest_pages NAME: how many pages guest NAME has, exactly.
+guest_pages() {
+    local facts
+    facts=$(xen-facts domain "$(xl domid "$1")") && facts=${facts#pages=} && echo "${facts%% *}"
+}
+
+# what_is_left: what the driver domain said that it has, when the last guest went.
+what_is_left() {
+    grep -o "left: .*" "$CONSOLES/guest-driver-domain.log" | tail -1
+}
+
+# memory_in_use: what the driver domain holds, by its own word when the last guest went and by Xen's, and what no domain holds. Two
+# answers differ when anything was leaked between them.
+memory_in_use() {
+    local left
+    left=$(what_is_left)
+    [ -n "$left" ] || fail "the driver domain does not say what it has"
+    echo "driver domain: $(guest_pages driver-domain) pages, $left; free: $(xen_free_pages) pages"
 }
 
 # load_more_modules: Linux' own backends, for scripts that compare with them.
