@@ -176,13 +176,23 @@ what_is_left() {
     grep -o "left: .*" "$CONSOLES/guest-driver-domain.log" | tail -1
 }
 
-# memory_in_use: what the driver domain holds, by its own word when the last guest went and by Xen's, and what no domain holds. Two
-# answers differ when anything was leaked between them.
-memory_in_use() {
-    local left
-    left=$(what_is_left)
-    [ -n "$left" ] || fail "the driver domain does not say what it has"
-    echo "driver domain: $(guest_pages driver-domain) pages, $left; free: $(xen_free_pages) pages"
+# measure_memory TARGET: lets a guest with that disk come and go, and sets $memory to what is in use then: by the driver domain's own word, and
+# by Xen's. Two values differ when anything was leaked between them. It is the only guest then: with several, or several disks, the driver
+# domain might still be at work for one when it speaks of another.
+measure_memory() {
+    make_guest measure cloud /dev/null "$(guest_disk "$1")" || fail "the guest to measure with could not be created"
+    wait_guest_message measure "the job ended with status 0" || fail "the guest to measure with does not work"
+    wait_domain_gone measure || fail "the guest to measure with does not go away"
+    memory=$(what_is_left)
+    [ -n "$memory" ] || fail "the driver domain does not say what it has"
+    memory="driver domain: $(guest_pages driver-domain) pages, $memory; free: $(xen_free_pages) pages"
+}
+
+# same_memory TARGET: fails when more or less is in use than when $memory was measured.
+same_memory() {
+    local before=$memory
+    measure_memory "$1"
+    [ "$memory" = "$before" ] || fail "before: $before; now: $memory"
 }
 
 # load_more_modules: Linux' own backends, for scripts that compare with them.
