@@ -1,6 +1,6 @@
 # promise: A guest gives half of its memory back and takes it again, several times, under I/O: no request fails, Xen gets the pages at once although they were mapped, a guest beside it notices nothing.
-# time: 280
-# disk: file-sets 1 500M
+# time: 400
+# disk: file-sets 1 120M
 # disk: empty 64M
 # disk: empty 64M
 
@@ -27,8 +27,8 @@ cat >other <<JOB
 $WRITER
 writer /dev/vda
 JOB
-# One reads files through the page cache, which holds as many of them as it has memory for, one writes past it. They end when the memory has
-# gone and come as often as it will.
+# One reads files through the page cache, and drops them all: what is given back was filled by us, and is mapped. One writes past the page cache.
+# They end when the memory has gone and come as often as it will.
 cat >job <<JOB
 $WRITER
 THRESHOLD_KIB=$(((MOST_MIB + LEAST_MIB) << 9))
@@ -38,6 +38,7 @@ cat >>job <<'JOB'
 reader() {
     while [ -e /tmp/go ]; do
         pattern verify-files 1 /mnt/[0-9]* || return
+        echo 1 >/proc/sys/vm/drop_caches
     done
 }
 # memory_is less|more: whether it is that, compared to the middle.
@@ -78,16 +79,18 @@ both_work_on() {
         wait_guest_message "$name" "written and verified, $(($(written "$name") + 2))" || fail "$name does not work on"
     done
 }
-# wait_pages TEST PAGES: waits until the pages of the guest are -le or -ge PAGES.
+# wait_pages TEST PAGES: waits until the pages of the guest are -le or -ge PAGES. Linux gives what is free; each time that
+# nothing is, it waits twice as long, up to 32 s.
 wait_pages() {
     local start=$SECONDS
     until [ "$(guest_pages guest)" "$1" "$2" ]; do
-        seconds_left "$start" 60 >/dev/null || fail "the guest has $(guest_pages guest) pages, which is not $1 $2"
+        seconds_left "$start" 120 >/dev/null || fail "the guest has $(guest_pages guest) pages, which is not $1 $2"
         sleep 0.3
     done
+    echo "in $((SECONDS - start)) s the guest has $(guest_pages guest) pages, $(xen_free_pages) are free"
 }
 
-start_driver_domain 'extra = "window=32M"'
+start_driver_domain
 # create NAME JOB LINE...
 create() {
     local name=$1
@@ -98,7 +101,9 @@ wait_domain_gone warm-up || fail "warm-up does not go away"
 measure_memory blk2
 
 create other other "$(guest_disk blk2)"
-create guest job "memory = $MOST_MIB" "$(guest_disks blk0:label=set1 blk1)"
+# On Arm, xl mem-set of Xen 4.20 needs to be told what it takes for granted: without `acpi` an assertion of its fails, and without `type`, which
+# means nothing here, it asks Xen for something that only x86 has.
+create guest job 'acpi = 0' 'type = "pv"' "memory = $MOST_MIB" "$(guest_disks blk0:label=set1 blk1)"
 wait_guest_message guest "guest: written and verified, 2" || fail "the guest does not work"
 most=$(guest_pages guest)
 for round in $(seq "$ROUNDS"); do
@@ -107,7 +112,6 @@ for round in $(seq "$ROUNDS"); do
     # What we held would still be the guest's.
     wait_pages -le "$((most - STEP_PAGES + SLACK_PAGES))"
     gained=$(($(xen_free_pages) - free))
-    echo "round $round: the guest has $(guest_pages guest) pages instead of $most, Xen $gained more than before"
     [ "$gained" -ge "$((STEP_PAGES - 2 * SLACK_PAGES))" ] || fail "Xen has only $gained pages more"
     both_work_on
     xl mem-set guest "$MOST_MIB" || fail "xl mem-set up"
