@@ -136,6 +136,16 @@ granting_disk() {
     guest_disk "$@" | sed 's/grant_usage=0/grant_usage=1/'
 }
 
+# guest_disks TARGET...: several of them: the first is xvda.
+guest_disks() {
+    local letters=abcd disks= target
+    for target; do
+        disks+="$(guest_disk "$target" "xvd${letters:0:1}" | sed 's/^disk = \[ //; s/ \]$//'), "
+        letters=${letters:1}
+    done
+    echo "disk = [ ${disks%, } ]"
+}
+
 # refuses_disk TARGET SENTENCE: a guest with such a disk must not come to be, and SENTENCE must be told on the driver domain's console and in
 # xenstore.
 refuses_disk() {
@@ -159,6 +169,36 @@ refuses_disk() {
 # xen_free_pages: how many pages no domain has, exactly.
 xen_free_pages() {
     xen-facts free-pages
+}
+
+# guest_pages NAME: how many pages guest NAME has, exactly.
+guest_pages() {
+    local facts
+    facts=$(xen-facts domain "$(xl domid "$1")") && facts=${facts#pages=} && echo "${facts%% *}"
+}
+
+# what_is_left: what the driver domain said that it has, when the last guest went.
+what_is_left() {
+    grep -o "left: .*" "$CONSOLES/guest-driver-domain.log" | tail -1
+}
+
+# measure_memory TARGET: lets a guest with that disk come and go, and sets $memory to what is in use then: by the driver domain's own word, and
+# by Xen's. Two values differ when anything was leaked between them. It is the only guest then: with several, or several disks, the driver
+# domain might still be at work for one when it speaks of another.
+measure_memory() {
+    make_guest measure cloud /dev/null "$(guest_disk "$1")" || fail "the guest to measure with could not be created"
+    wait_guest_message measure "the job ended with status 0" || fail "the guest to measure with does not work"
+    wait_domain_gone measure || fail "the guest to measure with does not go away"
+    memory=$(what_is_left)
+    [ -n "$memory" ] || fail "the driver domain does not say what it has"
+    memory="driver domain: $(guest_pages driver-domain) pages, $memory; free: $(xen_free_pages) pages"
+}
+
+# same_memory TARGET: fails when more or less is in use than when $memory was measured.
+same_memory() {
+    local before=$memory
+    measure_memory "$1"
+    [ "$memory" = "$before" ] || fail "before: $before; now: $memory"
 }
 
 # load_more_modules: Linux' own backends, for scripts that compare with them.
