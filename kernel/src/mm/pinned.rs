@@ -35,7 +35,6 @@ impl Drop for Sharer {
 /// Pinned regions of a guest, unpinned when dropped.
 pub struct ForeignPinned {
     sharer: Rc<Sharer>,
-    /// One for each piece.
     slots: PinnedSlots,
     pieces: Pieces,
 }
@@ -114,12 +113,12 @@ impl GuestMemory for ForeignMemory {
         let mut pieces = Pieces::with_room_for(pages)?;
         let mut pager = sharer.pager.borrow_mut();
         pager.pin(sharer.domain, &Frames::new(regions), &mut slots)?;
-        let mut next_slots = slots.iter();
+        let mut places = slots.iter();
         for region in regions {
             let mut offset = region.address.0 as usize % PAGE_BYTES;
             let mut left = region.length;
             while left > 0 {
-                let Some(slot) = next_slots.next() else { break };
+                let Some(slot) = places.next() else { break };
                 let bytes = left.min((PAGE_BYTES - offset) as u32);
                 // SAFETY: the slot stays mapped while we hold its pin, which is as long as the pieces live; foreign RAM is
                 // mapped writable.
