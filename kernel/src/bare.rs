@@ -54,7 +54,7 @@ extern "C" fn kernel_main(device_tree: usize) -> ! {
 fn bring_up(device_tree: usize) -> Result<Loop, Box<dyn core::error::Error>> {
     // SAFETY: `kernel_main` is called once, with what `entry.S` handed over, and did nothing else so far.
     let Foundation { machine, options, complaints, frames, singles, window, events, console, store, .. } =
-        unsafe { foundation(device_tree)? };
+        unsafe { foundation(device_tree, &[])? };
     log::info!("driver domain {}, for Xen on Arm", env!("CARGO_PKG_VERSION"));
     for complaint in &complaints {
         log::error!("{complaint}");

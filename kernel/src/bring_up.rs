@@ -52,14 +52,17 @@ pub struct Foundation {
     pub store: (Ring, Port),
 }
 
-/// Brings up what every image needs, in order.
+/// Brings up what every image needs, in order. `registers` are those that this image needs beside the machine's own devices.
 ///
 /// # Errors
 /// What is missing or was refused, for the log.
 ///
 /// # Safety
 /// To be called once, first of all but [`logger::init`], with the address of the device tree as `entry.S` handed it over.
-pub unsafe fn foundation(device_tree: usize) -> Result<Foundation, Box<dyn Error>> {
+pub unsafe fn foundation(
+    device_tree: usize,
+    registers: &[Range<usize>],
+) -> Result<Foundation, Box<dyn Error>> {
     // What xl told us. No heap yet: the facts borrow from the blob.
     let blob = blob_range(device_tree)?;
     // SAFETY: `blob_range` checked the header; the blob lies in RAM of ours that nothing writes.
@@ -80,7 +83,7 @@ pub unsafe fn foundation(device_tree: usize) -> Result<Foundation, Box<dyn Error
     let region = find_region(&machine, REGION_ALIGNMENT + unpopulated_bytes)?;
     let store_page = crate::xen::hvm::parameter(hvm::PARAM_STORE_PFN)? as usize * PAGE_BYTES;
     let console_page = crate::xen::hvm::parameter(hvm::PARAM_CONSOLE_PFN)? as usize * PAGE_BYTES;
-    map_everything(&machine, &region, [store_page, console_page])?;
+    map_everything(&machine, &region, [store_page, console_page], registers)?;
 
     // The console.
     let console = Port(crate::xen::hvm::parameter(hvm::PARAM_CONSOLE_EVENT)? as u32);
@@ -198,6 +201,7 @@ fn map_everything(
     machine: &Machine<'_>,
     region: &Range<usize>,
     magic_pages: [usize; 2],
+    more_registers: &[Range<usize>],
 ) -> Result<(), &'static str> {
     use crate::device_tree::InterruptController::{V2, V3};
     const GICD_BYTES: u64 = 0x1_0000;
@@ -233,6 +237,9 @@ fn map_everything(
     }
     for page in machine.register_pages() {
         map(bytes_of(&page), Use::Device)?;
+    }
+    for range in more_registers {
+        map(range.clone(), Use::Device)?;
     }
     // SAFETY: image, stacks, all of RAM (heap and device tree among it) are mapped at the addresses in use.
     unsafe { space.activate() };

@@ -15,6 +15,7 @@
 //! # block-node: driver=foo,…  a block node of QEMU: bed/physical_disk.rs says how it comes before a disk
 //! # power-cuts: 3             it is run so often, and the machine stopped dead in the middle of it: power_cut/mod.rs
 //! # host: NAME                what the host checks afterwards, with the machine off: host_checks/mod.rs
+//! # guest: NAME              a guest of our own, `tests/guests/NAME`, which is `/bed/NAME.img`
 //! # alone: yes                it gets a machine of its own, as each test with physical disks does
 //! # qemu: -device foo         more of QEMU's command line
 //! # xen-argument: foo=bar     more of Xen's command line
@@ -67,6 +68,8 @@ pub struct BootTest {
     pub counts_cycles: bool,
     /// How often the power is cut, in a test of that.
     pub power_cuts: Option<u32>,
+    /// Guests of our own that it needs: packages, each with a program of the same name.
+    pub guests: Vec<String>,
     script: PathBuf,
     machine: Lab,
     alone: bool,
@@ -95,6 +98,7 @@ fn read(script: &Path) -> Result<BootTest> {
         time_limit: TIME_LIMIT,
         counts_cycles: text.contains("CYCLES"),
         power_cuts: None,
+        guests: Vec::new(),
         script: script.to_owned(),
         machine: Lab::default(),
         alone: false,
@@ -127,6 +131,7 @@ fn read(script: &Path) -> Result<BootTest> {
                 power_cut::log_writes(&mut test.machine);
             }
             "host" => test.host_check = Some(host_checks::find(value)?),
+            "guest" => test.guests.push(value.to_owned()),
             "alone" => test.alone = value == "yes",
             "qemu" => test.machine.qemu_arguments.extend(value.split_whitespace().map(str::to_owned)),
             "xen-argument" => test.machine.xen_arguments.push(value.to_owned()),

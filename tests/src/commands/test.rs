@@ -1,5 +1,6 @@
 //! `cargo xtask test` and `cargo xtask soak`: the host's tests, then the boot tests on Xen.
 
+use std::collections::BTreeSet;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
@@ -100,6 +101,10 @@ fn run_boot_tests(tests: &[BootTest], environment: &[(String, String)]) -> Resul
     let parts = setup::everything(&workspace)?;
     let mut bed_files = image::bed_files(&workspace)?;
     bed_files.push(image::build()?.flat);
+    let guests: BTreeSet<&String> = tests.iter().flat_map(|test| &test.guests).collect();
+    for guest in guests {
+        bed_files.push(image::build_domain(guest, guest)?.flat);
+    }
     let (passed, failed) = boot_tests::run(tests, &parts, &workspace, &bed_files, environment)?;
     println!("\n{passed} passed, {failed} failed");
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -13,7 +13,8 @@ use crate::{clock, rows};
 extern "C" fn kernel_main(device_tree: usize) -> ! {
     logger::init();
     // SAFETY: called once, with what `entry.S` handed over.
-    let measured = unsafe { foundation(device_tree) }.and_then(|foundation| rows::measure_all(&foundation));
+    let measured =
+        unsafe { foundation(device_tree, &[]) }.and_then(|foundation| rows::measure_all(&foundation));
     match measured {
         Ok(()) => log::info!("bench name=end"),
         Err(error) => log::error!("cannot go on: {error}"),
