@@ -118,10 +118,10 @@ pub fn resume(frame: &mut ExceptionFrame) -> bool {
     if !is_of_view {
         return false;
     }
-    let is_translation = frame.esr >> 2 & 0xf == STATUS_TRANSLATION;
     let is_store = frame.esr & WRITE_NOT_READ != 0;
-    // A permission fault is a store to a view for reading; any other cause is nothing that we could remove.
-    if !is_translation || !view::fault(frame.far as usize, is_store) {
+    let mended = view::fault(frame.far as usize, is_store);
+    // What is not a translation fault is not mended by a page, and would come again.
+    if !mended || frame.esr >> 2 & 0xf != STATUS_TRANSLATION {
         frame.elr = copy::failed();
     }
     true

@@ -8,6 +8,8 @@ use core::cell::{Cell, RefCell};
 use core::ops::Range;
 use core::ptr;
 
+#[cfg(target_os = "none")]
+use drivers::guest::GuestAddress;
 use drivers::guest::{GuestMemory, GuestRegion, MemoryError, PinnedMemory};
 use smallvec::SmallVec;
 
@@ -26,6 +28,9 @@ struct Sharer {
     domain: DomainId,
     /// Pages that it has pinned; one that is pinned twice counts twice.
     pinned: Cell<usize>,
+    /// For what is read without a pin; none when there is no memory for its page tables.
+    #[cfg(target_os = "none")]
+    view: Option<super::view::View<crate::arch::view_mmu::Hardware>>,
 }
 
 impl Drop for Sharer {
@@ -56,8 +61,20 @@ impl ForeignMemory {
     #[must_use]
     pub fn new(pager: Rc<RefCell<Pager>>, domain: DomainId) -> Self {
         pager.borrow_mut().sharer_came();
-        Self(Rc::new(Sharer { pager, domain, pinned: Cell::new(0) }))
+        Self(Rc::new(Sharer {
+            pager,
+            domain,
+            pinned: Cell::new(0),
+            #[cfg(target_os = "none")]
+            view: view_of(domain),
+        }))
     }
+}
+
+#[cfg(target_os = "none")]
+fn view_of(domain: DomainId) -> Option<super::view::View<crate::arch::view_mmu::Hardware>> {
+    use super::view::{Access, View, running};
+    View::new(&running()?, domain, Access::ReadOnly, crate::limits::VIEW_FAULT_AROUND).ok()
 }
 
 /// The frames of regions, in order. A region that wraps around, or is empty, has none.
@@ -140,6 +157,16 @@ impl GuestMemory for ForeignMemory {
         }
         sharer.pinned.update(|pinned| pinned + pieces.len());
         Ok(ForeignPinned { sharer: sharer.clone(), pieces, length })
+    }
+
+    /// By the view, on the machine: for what is read once that costs less than to pin it.
+    #[cfg(target_os = "none")]
+    fn read(&self, address: GuestAddress, out: &mut [u8]) -> Result<(), MemoryError> {
+        if let Some(view) = &self.0.view {
+            return view.read(address, out);
+        }
+        let length = u32::try_from(out.len()).map_err(|_| MemoryError::OutOfRange)?;
+        self.pin(&[GuestRegion { address, length }])?.read(0, out)
     }
 
     fn prefetch(&self, regions: &[GuestRegion]) {
