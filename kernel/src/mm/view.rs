@@ -264,9 +264,13 @@ impl<M: Mmu> Views<M> {
                 return;
             }
         }
-        *place = None;
+        let closed = place.take();
         if let Some(tables) = tables {
             tables.clear_all(&(base(index)..base(index + 1)), &self.mmu);
+        }
+        drop(state);
+        if let Some(Entry { domain, .. }) = closed {
+            log::debug!("{domain}: view closed; all views so far: {:?}", self.counters());
         }
     }
 }

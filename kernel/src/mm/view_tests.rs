@@ -357,6 +357,18 @@ fn a_page_that_the_clock_has_passed_faults_without_a_hypercall_and_stays() {
 }
 
 #[test]
+fn a_neighbour_that_the_clock_has_passed_shows_its_next_use() {
+    let bed = Bed::new(4, 8);
+    let view = bed.view(A, 4);
+    read::<1>(&view, at(0)).unwrap();
+    // The hand takes all four marks and replaces the first page.
+    bed.unpin(bed.pin(B, 0..1));
+    read::<1>(&view, at(1)).unwrap();
+    read::<1>(&view, at(2)).unwrap();
+    assert_eq!((bed.views.counters().faults, bed.views.counters().map_faults), (3, 1));
+}
+
+#[test]
 fn both_pages_of_a_border_are_had_at_once_with_the_least_of_everything() {
     let bed = Bed::new(2, TABLES_MIN);
     for border in [0x40200, 0x80000, 0x800_0000_u64] {
