@@ -73,11 +73,9 @@ impl Model {
 
     fn take(&mut self, step: Step) {
         match step {
-            Step::Grant { reference, frame, read_only } => {
-                if !self.is_mapped(reference) {
-                    self.bed.xen.grant(GUEST, reference as u32, RAM + frame, read_only);
-                    self.grants.insert(reference, (frame, read_only));
-                }
+            Step::Grant { reference, frame, read_only } if !self.is_mapped(reference) => {
+                self.bed.xen.grant(GUEST, reference as u32, RAM + frame, read_only);
+                self.grants.insert(reference, (frame, read_only));
             }
             Step::Revoke { reference } => {
                 let revoked = self.bed.xen.revoke(GUEST, reference as u32);

@@ -38,7 +38,7 @@ fn granted(frames: Range<u32>) -> Bed {
 }
 
 fn region(reference: u64, offset: u64, length: u32) -> GuestRegion {
-    GuestRegion { address: GuestAddress(GRANT | reference * PAGE + offset), length }
+    GuestRegion { address: GuestAddress(GRANT | (reference * PAGE + offset)), length }
 }
 
 fn is_mapped(pinned: &GrantedPinned) -> bool {
