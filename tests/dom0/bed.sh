@@ -126,6 +126,16 @@ make_guest() {
     return "$status"
 }
 
+# make_own_guest NAME IMAGE [LINE...]: creates a guest of our own, tests/guests/IMAGE, with LINEs appended to its configuration.
+make_own_guest() {
+    local name=$1 image=$2
+    shift 2
+    fresh_console "$name"
+    guest_config "$name" >"/tmp/$name.cfg"
+    printf '%s\n' "kernel = \"/bed/$image.img\"" "$@" >>"/tmp/$name.cfg"
+    xl create "/tmp/$name.cfg"
+}
+
 # guest_disk TARGET [DEV]: the disk of a guest that the driver domain serves, for make_guest.
 guest_disk() {
     echo "disk = [ \"backend=driver-domain, vdev=${2:-xvda}, specification=virtio, backendtype=standalone, format=raw, access=rw, grant_usage=0, target=$1\" ]"

@@ -223,6 +223,26 @@ fn a_destroyed_guest_goes_when_it_is_removed() {
 }
 
 #[test]
+fn a_guest_with_the_number_of_one_that_is_gone_gets_its_own_memory() {
+    let bed = Bed::with_disk();
+    let mut gone = Driver::started(&bed, A, BASE);
+    gone.write(DATA, &[1; 512]);
+    gone.run(WRITE, 0);
+    bed.xen.destroy(A);
+    bed.table.borrow_mut().remove(A);
+    assert!(!bed.xen.exists(A));
+    bed.xen.add_domain(A, 2);
+    bed.xen.populate(A, RAM / 4096..RAM / 4096 + RAM_PAGES);
+    bed.attach(A, 0, BASE, 8).unwrap();
+    let mut next = Driver::started(&bed, A, BASE);
+    next.write(DATA, &[2; 512]);
+    assert_eq!(next.run(WRITE, 0), 0);
+    next.write(DATA, &[0; 512]);
+    assert_eq!(next.run(READ, 0), 0);
+    assert_eq!(bed.xen.read_guest(A, DATA), [2; 512]);
+}
+
+#[test]
 fn removing_a_guest_leaves_the_other_served() {
     let bed = Bed::with_disk();
     bed.attach(B, 0, BASE, 8).unwrap();

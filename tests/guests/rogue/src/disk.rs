@@ -86,11 +86,6 @@ impl Disk {
     /// Lets the device see what was offered.
     pub fn kick(&self) {
         self.ring.publish();
-        self.kick_only();
-    }
-
-    /// Kicks whatever there is.
-    pub fn kick_only(&self) {
         write(register::QUEUE_NOTIFY, 0);
     }
 

@@ -42,9 +42,10 @@ impl Pages {
         unsafe { copy::from_shared(with_exposed_provenance(address), out) };
     }
 
-    /// The same byte all over.
+    /// The same byte all over whole pages.
     pub fn fill(&self, offset: usize, length: usize, byte: u8) {
-        (offset..offset + length).for_each(|at| self.write(at, &[byte]));
+        let page = [byte; PAGE_BYTES];
+        (offset..offset + length).step_by(PAGE_BYTES).for_each(|at| self.write(at, &page));
     }
 
     /// A word that the other side changes, too, or looks at.

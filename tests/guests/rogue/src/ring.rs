@@ -77,12 +77,7 @@ impl Ring {
 
     /// Lets the device see what was offered.
     pub fn publish(&self) {
-        self.publish_as(self.offered);
-    }
-
-    /// Claims that so many were offered.
-    pub fn publish_as(&self, index: u16) {
-        self.pages.word(AVAILABLE + INDEX).store(index, Ordering::Release);
+        self.pages.word(AVAILABLE + INDEX).store(self.offered, Ordering::Release);
     }
 
     /// Chains that the device has given back so far.
