@@ -123,7 +123,7 @@ impl GrantedMemory {
             wanted.extend(bytes_of(place_of(region)?, region.length).map(|bytes| (bytes.reference, access)));
             start += region.length;
         }
-        let pages = SinglePages::map_granted(&borrower.pages, borrower.domain, wanted.into_iter())
+        let pages = SinglePages::map_granted(&borrower.pages, borrower.domain, &wanted)
             .map_err(|failed| out_of_reach(borrower.domain, failed))?;
         let mut mapped = pages.iter();
         let mut start = 0;
