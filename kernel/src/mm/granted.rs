@@ -20,6 +20,7 @@
 //!
 //! [`COPY_BATCH`]: crate::xen::grant::COPY_BATCH
 
+use alloc::boxed::Box;
 use alloc::rc::Rc;
 use core::cell::{Cell, RefCell};
 use core::ops::Range;
@@ -58,7 +59,8 @@ struct Borrower {
 /// Granted regions, until dropped.
 pub enum GrantedPinned {
     /// Mapped.
-    Mapped(MappedRegions),
+    // Rare, and large: what is moved about is small without it.
+    Mapped(Box<MappedRegions>),
     /// Copied when they are read or written.
     Copied(CopiedRegions),
 }
@@ -141,7 +143,8 @@ impl GrantedMemory {
         }
         drop(mapped);
         borrower.mapped.update(|mapped| mapped + pages.iter().count());
-        Ok(GrantedPinned::Mapped(MappedRegions { pieces, pages, borrower: borrower.clone() }))
+        let regions = MappedRegions { pieces, pages, borrower: borrower.clone() };
+        Ok(GrantedPinned::Mapped(Box::new(regions)))
     }
 
     /// Remembers regions.
