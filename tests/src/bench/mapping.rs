@@ -229,7 +229,7 @@ pub fn picture(records: &Records) -> Result<String> {
     let line = Line {
         title: "Granted buffers: one request, by size".to_owned(),
         across: LogAxis { from: 512.0, to: 65_536.0, title: "bytes of the request, logarithmic".to_owned() },
-        up: LogAxis { from: 50.0, to: 300_000.0, title: "virtual ns, logarithmic".to_owned() },
+        up: LogAxis { from: 100.0, to: 300_000.0, title: "virtual ns, logarithmic".to_owned() },
         series,
     };
     Ok(Picture { dots, line }.svg())
