@@ -269,7 +269,7 @@ impl PinnedMemory for FakePinned {
         let memory = &self.memory.0;
         let mut old = [0; 2];
         self.for_each_run(offset, 2, |address, _, _| {
-            self.memory.peek(address, &mut old).unwrap_or_default()
+            self.memory.peek(address, &mut old).unwrap_or_default();
         })?;
         if offset == USED_INDEX && u16::from_le_bytes(old) != value {
             memory.most_pins_at_publication.update(|most| most.max(memory.pins.get()));

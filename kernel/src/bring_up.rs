@@ -6,6 +6,7 @@ use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::RefCell;
+use core::cmp::Reverse;
 use core::error::Error;
 use core::ops::Range;
 use core::ptr::{self, NonNull};
@@ -156,7 +157,7 @@ fn find_region(machine: &Machine<'_>, wanted: usize) -> Result<Range<usize>, &'s
         .map(|region| region.start.next_multiple_of(REGION_ALIGNMENT)..region.end.min(ADDRESS_LIMIT))
         .map(|region| region.start..region.end.min(region.start.saturating_add(wanted)))
         .filter(|region| region.len() >= SINGLE_PAGES * PAGE_BYTES)
-        .max_by_key(Range::len)
+        .min_by_key(|region| Reverse(region.len()))
         .ok_or("the device tree names no extended region, where others' pages could be mapped")
 }
 

@@ -105,8 +105,9 @@ guest_config() {
         -e 's|^extra = .*|extra = "console=hvc0 quiet panic=1 rdinit=/init"|' /bed/guest.cfg
 }
 
-# make_guest NAME FLAVOUR JOB [LINE...]: creates a stock guest with Debian's kernel FLAVOUR (cloud or generic) that runs the shell
-# script JOB (/dev/stdin will do) and powers off. LINEs are appended to its configuration; GUEST_FILES names a folder whose content it finds in /.
+# make_guest NAME FLAVOUR JOB [LINE...]: creates a guest with the kernel FLAVOUR (cloud or generic: Debian's; grants: ours with XEN_VIRTIO)
+# that runs the shell script JOB (/dev/stdin will do) and powers off. LINEs are appended to its configuration; GUEST_FILES names a folder
+# whose content it finds in /.
 make_guest() {
     local name=$1 flavour=$2 job=$3 config=/tmp/$1.cfg root=/tmp/$1.root
     shift 3
@@ -128,6 +129,21 @@ make_guest() {
 # guest_disk TARGET [DEV]: the disk of a guest that the driver domain serves, for make_guest.
 guest_disk() {
     echo "disk = [ \"backend=driver-domain, vdev=${2:-xvda}, specification=virtio, backendtype=standalone, format=raw, access=rw, grant_usage=0, target=$1\" ]"
+}
+
+# granting_disk TARGET [DEV]: the same with grant_usage=1: the driver domain reaches only the pages that the guest grants it.
+granting_disk() {
+    guest_disk "$@" | sed 's/grant_usage=0/grant_usage=1/'
+}
+
+# guest_disks TARGET...: several of them: the first is xvda.
+guest_disks() {
+    local letters=abcd disks= target
+    for target; do
+        disks+="$(guest_disk "$target" "xvd${letters:0:1}" | sed 's/^disk = \[ //; s/ \]$//'), "
+        letters=${letters:1}
+    done
+    echo "disk = [ ${disks%, } ]"
 }
 
 # refuses_disk TARGET SENTENCE: a guest with such a disk must not come to be, and SENTENCE must be told on the driver domain's console and in
@@ -153,6 +169,36 @@ refuses_disk() {
 # xen_free_pages: how many pages no domain has, exactly.
 xen_free_pages() {
     xen-facts free-pages
+}
+
+# guest_pages NAME: how many pages guest NAME has, exactly.
+guest_pages() {
+    local facts
+    facts=$(xen-facts domain "$(xl domid "$1")") && facts=${facts#pages=} && echo "${facts%% *}"
+}
+
+# what_is_left: what the driver domain said that it has, when the last guest went.
+what_is_left() {
+    grep -o "left: .*" "$CONSOLES/guest-driver-domain.log" | tail -1
+}
+
+# measure_memory TARGET: lets a guest with that disk come and go, and sets $memory to what is in use then: by the driver domain's own word, and
+# by Xen's. Two values differ when anything was leaked between them. It is the only guest then: with several, or several disks, the driver
+# domain might still be at work for one when it speaks of another.
+measure_memory() {
+    make_guest measure cloud /dev/null "$(guest_disk "$1")" || fail "the guest to measure with could not be created"
+    wait_guest_message measure "the job ended with status 0" || fail "the guest to measure with does not work"
+    wait_domain_gone measure || fail "the guest to measure with does not go away"
+    memory=$(what_is_left)
+    [ -n "$memory" ] || fail "the driver domain does not say what it has"
+    memory="driver domain: $(guest_pages driver-domain) pages, $memory; free: $(xen_free_pages) pages"
+}
+
+# same_memory TARGET: fails when more or less is in use than when $memory was measured.
+same_memory() {
+    local before=$memory
+    measure_memory "$1"
+    [ "$memory" = "$before" ] || fail "before: $before; now: $memory"
 }
 
 # load_more_modules: Linux' own backends, for scripts that compare with them.

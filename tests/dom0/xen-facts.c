@@ -5,6 +5,10 @@
  *   xen-facts domain NUMBER     pages=... cpu_ns=... of one domain
  *   xen-facts dying             how many domains are destroyed, but not yet gone
  *
+ * and one that no tool can set that finely:
+ *
+ *   xen-facts p2m-pool NUMBER PAGES   pages for a domain's second-stage tables, those in use included
+ *
  * The structures are Xen's own public headers; the call goes through Linux' /dev/xen/privcmd.
  */
 #define __XEN_TOOLS__ 1
@@ -74,6 +78,17 @@ static int domain(const char *number)
     return 0;
 }
 
+static int p2m_pool(const char *number, const char *pages)
+{
+    static xen_domctl_t request;
+
+    request.cmd = XEN_DOMCTL_set_paging_mempool_size;
+    request.interface_version = XEN_DOMCTL_INTERFACE_VERSION;
+    request.domain = (domid_t)atoi(number);
+    request.u.paging_mempool.size = (uint64_t)atoi(pages) * 4096;
+    return hypercall(__HYPERVISOR_domctl, &request) != 0;
+}
+
 static int dying(void)
 {
     static xen_sysctl_t request;
@@ -100,6 +115,8 @@ int main(int count, char **words)
         return domain(words[2]);
     if (count == 2 && strcmp(words[1], "dying") == 0)
         return dying();
-    fputs("usage: xen-facts free-pages | domain NUMBER | dying\n", stderr);
+    if (count == 4 && strcmp(words[1], "p2m-pool") == 0)
+        return p2m_pool(words[2], words[3]);
+    fputs("usage: xen-facts free-pages | domain NUMBER | dying | p2m-pool NUMBER PAGES\n", stderr);
     return 2;
 }

@@ -11,6 +11,7 @@
 //! # disk: empty 64M           a physical disk on the next transport; after its content, options of QEMU's device (serial=a,…)
 //! # disk: two-partitions      another: TWO_PARTITIONS below
 //! # disk: debian              another: setup/debian_disk.rs
+//! # disk: file-sets 4 1126M   another: so many partitions with so much in files each: bed/file_sets.rs
 //! # block-node: driver=foo,…  a block node of QEMU: bed/physical_disk.rs says how it comes before a disk
 //! # power-cuts: 3             it is run so often, and the machine stopped dead in the middle of it: power_cut/mod.rs
 //! # host: NAME                what the host checks afterwards, with the machine off: host_checks/mod.rs
@@ -147,6 +148,10 @@ fn disk(transport: u32, text: &str) -> Result<PhysicalDisk> {
             (Content::Partitioned(TWO_PARTITIONS_BYTES, &TWO_PARTITIONS), options)
         }
         ["debian", ref options @ ..] => (Content::Debian, options),
+        ["file-sets", count, size, ref options @ ..] => (
+            Content::FileSets(count.parse().context("`file-sets` begins with a number")?, bytes(size)?),
+            options,
+        ),
         _ => bail!("no disk is known as `{text}`; boot_tests.rs lists what is"),
     };
     Ok(PhysicalDisk { transport, content, options: options.join(",") })
@@ -208,10 +213,26 @@ pub fn run(
                 passed += usize::from(result.passed);
                 result.show(&folder)?;
                 waiting.retain(|test| test.name != result.name);
+                if result.passed {
+                    remove_images(&outcome.disk_images)?;
+                }
             }
         }
     }
     Ok((passed, tests.len() - passed))
+}
+
+/// Removes the images of physical disks, which are large, and the originals that they were compared with.
+fn remove_images(images: &[PathBuf]) -> Result<()> {
+    for image in images {
+        let original =
+            image.parent().into_iter().map(|folder| folder.join("originals")).find(|it| it.exists());
+        if let Some(folder) = original {
+            fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+        }
+        fs::remove_file(image).with_context(|| format!("cannot remove {}", image.display()))?;
+    }
+    Ok(())
 }
 
 /// Runs a test of power cuts, which has a machine of its own.

@@ -22,7 +22,7 @@ impl Cache {
         let base = match std::env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()) {
             Some(folder) => PathBuf::from(folder),
             None => std::env::home_dir()
-                .context("no home folder: set XDG_CACHE_HOME to a folder that may hold 1 GB")?
+                .context("no home folder: set XDG_CACHE_HOME to a folder that may hold 2 GB")?
                 .join(".cache"),
         };
         let root = base.join("xen-driver-domain");

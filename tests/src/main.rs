@@ -9,6 +9,7 @@ mod cache;
 mod commands;
 mod host_checks;
 mod image;
+mod pattern;
 mod power_cut;
 mod progress;
 mod setup;

@@ -15,12 +15,12 @@ cycle() {
 
 cycle warm-up
 pages=$(xen_free_pages)
-state=$(grep -o "left: .*" "$CONSOLES/guest-driver-domain.log" | tail -1)
+state=$(what_is_left)
 nodes=$(xenstore-ls "/local/domain/$(xl domid driver-domain)" | wc -l)
 for cycle in $(seq "${CYCLES:-3}"); do
     cycle "$cycle"
     [ "$(xen_free_pages)" = "$pages" ] || fail "after cycle $cycle Xen has $(xen_free_pages) free pages, not $pages"
-    now=$(grep -o "left: .*" "$CONSOLES/guest-driver-domain.log" | tail -1)
+    now=$(what_is_left)
     [ "$now" = "$state" ] || fail "after cycle $cycle the driver domain has $now, not $state"
 done
 [ "$(xenstore-ls "/local/domain/$(xl domid driver-domain)" | wc -l)" = "$nodes" ] || fail "xenstore has more nodes than before"

@@ -4,21 +4,8 @@
 // one of the values that were there.
 
 // In:  x0 = destination, x1 = source, x2 = length in bytes, no overlap.
-// Out: x0 as it was. Clobbers x1 to x11.
-//
-// It is C's memcpy as well, to which the compiler turns every move of a value: compiler_builtins' own, which this
-// replaces, moves 8 bytes in four instructions.
-//
-// An access to a view (kernel/src/mm/view.rs) may fault in here. The handler brings the page and goes on at the same
-// instruction, of which nothing has happened then; or goes on at copy_failed, which returns 0 instead of x0: everything
-// from copy_shared to copy_end is a leaf that touches neither the stack nor x30.
-    .section .text.copy_shared, "ax"
-    .global copy_shared
-    .global copy_failed
-    .global copy_end
-    .global memcpy
-copy_shared:
-memcpy:
+// Out: x0 as it was. Clobbers x1 to x11. Uses neither the stack nor x30.
+    .macro  copy_bytes
     mov     x11, x0
     subs    x2, x2, #128
     b.lo    2f
@@ -72,8 +59,30 @@ memcpy:
     ldrb    w3, [x1]
     strb    w3, [x11]
 9:  ret
-copy_end:
-copy_failed:
+    .endm
+
+// In and out: as above.
+//
+// It is C's memcpy as well, to which the compiler turns every move of a value: compiler_builtins' own, which this
+// replaces, moves 8 bytes in four instructions.
+    .section .text.copy_shared, "ax"
+    .global copy_shared
+    .global memcpy
+copy_shared:
+memcpy:
+    copy_bytes
+
+// The same where one side lies in a view (kernel/src/mm/view.rs), so that any access may be a fault. The handler brings
+// the page and goes on at the same instruction, of which nothing has happened then; or it goes on at copy_view_failed.
+//
+// In:  as above.
+// Out: x0 as it was, or 0 when a page could not be had.
+    .section .text.copy_view, "ax"
+    .global copy_view
+    .global copy_view_failed
+copy_view:
+    copy_bytes
+copy_view_failed:
     mov     x0, xzr
     ret
 

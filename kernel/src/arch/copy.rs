@@ -5,10 +5,10 @@ core::arch::global_asm!(include_str!("copy.S"), options(raw));
 
 #[cfg(target_os = "none")]
 unsafe extern "C" {
-    fn copy_shared(destination: *mut u8, source: *const u8, length: usize) -> *mut u8;
+    fn copy_shared(destination: *mut u8, source: *const u8, length: usize);
+    fn copy_view(destination: *mut u8, source: *const u8, length: usize) -> *mut u8;
+    static copy_view_failed: u8;
     fn zero_shared(destination: *mut u8, length: usize);
-    static copy_end: u8;
-    static copy_failed: u8;
 }
 
 /// Copies `out.len()` bytes from shared memory at `source`.
@@ -18,7 +18,7 @@ unsafe extern "C" {
 pub unsafe fn from_shared(source: *const u8, out: &mut [u8]) {
     // SAFETY: `out` is ours and as long as we say; the caller vouches for `source`; they cannot overlap, shared
     // memory is never behind a Rust reference.
-    unsafe { copy_shared(out.as_mut_ptr(), source, out.len()) };
+    unsafe { copy_shared(out.as_mut_ptr(), source, out.len()) }
 }
 
 /// Copies `data` to shared memory at `destination`.
@@ -27,7 +27,7 @@ pub unsafe fn from_shared(source: *const u8, out: &mut [u8]) {
 /// `destination` must be mapped writable for that many bytes.
 pub unsafe fn to_shared(destination: *mut u8, data: &[u8]) {
     // SAFETY: as in `from_shared`, the other way round.
-    unsafe { copy_shared(destination, data.as_ptr(), data.len()) };
+    unsafe { copy_shared(destination, data.as_ptr(), data.len()) }
 }
 
 /// Copies between our memory and a view, in which a page may be missing for good. Returns whether all was copied.
@@ -39,21 +39,16 @@ pub unsafe fn to_shared(destination: *mut u8, data: &[u8]) {
 #[must_use]
 pub unsafe fn try_copy(destination: *mut u8, source: *const u8, length: usize) -> bool {
     // SAFETY: the caller's contract; a fault that cannot be mended makes it return null.
-    !unsafe { copy_shared(destination, source, length) }.is_null()
+    !unsafe { copy_view(destination, source, length) }.is_null()
 }
 
-/// Addresses of the instructions of a copy, which may fault in a view.
+/// Where the copies of [`try_copy`] go on when they have failed, for one whose instruction at `address` has faulted; none
+/// when that is another one's instruction.
 #[cfg(target_os = "none")]
 #[must_use]
-pub fn code() -> core::ops::Range<u64> {
-    copy_shared as *const () as u64..(&raw const copy_end).addr() as u64
-}
-
-/// Where a copy goes on that has failed.
-#[cfg(target_os = "none")]
-#[must_use]
-pub fn failed() -> u64 {
-    (&raw const copy_failed).addr() as u64
+pub fn way_out(address: u64) -> Option<u64> {
+    let end = (&raw const copy_view_failed).addr() as u64;
+    (copy_view as *const () as u64..end).contains(&address).then_some(end)
 }
 
 /// Writes `length` zero bytes to shared memory at `destination`.
@@ -67,10 +62,9 @@ pub unsafe fn zero(destination: *mut u8, length: usize) {
 
 /// On the host, tests share memory with nobody.
 #[cfg(not(target_os = "none"))]
-unsafe fn copy_shared(destination: *mut u8, source: *const u8, length: usize) -> *mut u8 {
+unsafe fn copy_shared(destination: *mut u8, source: *const u8, length: usize) {
     // SAFETY: the caller's contract, and no other thread.
-    unsafe { core::ptr::copy_nonoverlapping(source, destination, length) };
-    destination
+    unsafe { core::ptr::copy_nonoverlapping(source, destination, length) }
 }
 
 #[cfg(not(target_os = "none"))]

@@ -114,15 +114,13 @@ impl Mmu for Hardware {
 /// The abort may have been taken on either stack: Xen injects those of stage 2 as if the code had run on SP_EL1.
 pub fn resume(frame: &mut ExceptionFrame) -> bool {
     let is_abort = frame.esr >> 26 == CLASS_DATA_ABORT && frame.esr & FAULT_ADDRESS_NOT_VALID == 0;
-    let is_of_view = is_abort && frame.far >= UPPER_HALF as u64 && copy::code().contains(&frame.elr);
-    if !is_of_view {
-        return false;
-    }
-    let is_translation = frame.esr >> 2 & 0xf == STATUS_TRANSLATION;
+    let is_of_view = is_abort && frame.far >= UPPER_HALF as u64;
+    let Some(way_out) = copy::way_out(frame.elr).filter(|_| is_of_view) else { return false };
     let is_store = frame.esr & WRITE_NOT_READ != 0;
-    // A permission fault is a store to a view for reading; any other cause is nothing that we could remove.
-    if !is_translation || !view::fault(frame.far as usize, is_store) {
-        frame.elr = copy::failed();
+    let mended = view::fault(frame.far as usize, is_store);
+    // What is not a translation fault is not mended by a page, and would come again.
+    if !mended || frame.esr >> 2 & 0xf != STATUS_TRANSLATION {
+        frame.elr = way_out;
     }
     true
 }

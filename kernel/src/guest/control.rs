@@ -22,6 +22,8 @@ use core::future::poll_fn;
 use core::pin::pin;
 use core::task::Poll;
 
+use log::Level;
+
 use drivers::virtio::blk::BlockDevice;
 use drivers::volume::registry::{Access, Registry};
 use drivers::volume::spec::VolumeSpec;
@@ -31,6 +33,7 @@ use super::memory::Sharing;
 use super::table::GuestTable;
 use super::{DriverNews, Guest};
 use crate::limits::HEAP_HEADROOM_BYTES;
+use crate::mm::census::Census;
 use crate::mm::frames::FrameAllocator;
 use crate::xen::hypercall::{Errno, HypercallError};
 use crate::xen::sched::ShutdownReason;
@@ -38,6 +41,8 @@ use crate::xen::store::{Store, StoreError, WatchEvent};
 
 /// Where the tool stack asks this domain to end.
 const SHUTDOWN: &str = "control/shutdown";
+/// Where `xl sysrq` writes a letter: what we are to tell on our console.
+const QUESTION: &str = "control/sysrq";
 
 /// Round trips through xenstored for which a closed device stays visible: each needs Dom0 to run, as does libxl.
 const CLOSED_ROUND_TRIPS: usize = 64;
@@ -112,6 +117,7 @@ impl Control {
         self.store.reset_watches().await?;
         self.store.watch("backend", "backend").await?;
         self.store.watch(SHUTDOWN, "shutdown").await?;
+        self.store.watch(QUESTION, "question").await?;
         for feature in ["control/feature-poweroff", "control/feature-reboot"] {
             self.store.write(feature, "1").await?;
         }
@@ -133,6 +139,9 @@ impl Control {
                     if let Some(reason) = self.shutdown().await? {
                         return Ok(reason);
                     }
+                }
+                WatchEvent::Changed { path, .. } if path == QUESTION => {
+                    tolerate(&QUESTION, self.answer_question().await)?;
                 }
                 WatchEvent::Changed { path, .. } => match Backend::from_path(&path) {
                     // A device's nodes are written together, so one of them is enough to begin at.
@@ -187,6 +196,44 @@ impl Control {
         // The empty value is the acknowledgement that xl waits for.
         tolerate(&SHUTDOWN, self.store.write(SHUTDOWN, "").await)?;
         Ok(Some(reason))
+    }
+
+    /// Tells on the console what `xl sysrq` asked for.
+    async fn answer_question(&self) -> Result<(), StoreError> {
+        let letter = match self.store.read(QUESTION).await {
+            Err(StoreError::NotFound) => return Ok(()),
+            other => other?,
+        };
+        match letter.as_str() {
+            "" => return Ok(()),
+            "m" => self.tell_memory(),
+            other => log::info!("sysrq {other}: not known; m tells about memory"),
+        }
+        self.store.write(QUESTION, "").await
+    }
+
+    fn tell_memory(&self) {
+        let guests = self.guests.borrow();
+        let pager = guests.pager().borrow();
+        self.tell_physmap(&guests);
+        log::info!(
+            "pager: {} slots, {} of them out of our RAM, {} mapped, {} pinned; {:?}",
+            pager.usable(),
+            pager.window().ballooned(),
+            pager.mapped(),
+            pager.pinned(),
+            pager.counters(),
+        );
+        for guest in guests.iter() {
+            log::info!("pager: {} has {} slots", guest.domain(), pager.held(guest.domain()));
+        }
+    }
+
+    fn tell_physmap(&self, guests: &GuestTable) {
+        let frames = self.own_memory.frames.borrow();
+        let census = Census::take(&frames, guests.pager().borrow().window(), &guests.pages().borrow());
+        let level = if census.adds_up() { Level::Info } else { Level::Error };
+        log::log!(level, "physmap: {census}");
     }
 
     /// Looks at every device there is, and takes those away that are no longer there.
@@ -390,6 +437,7 @@ impl Control {
                 self.own_memory.frames.borrow().free(),
                 (self.own_memory.heap_free)(),
             );
+            self.tell_physmap(&guests);
         }
     }
 

@@ -27,6 +27,17 @@ fn a_domain_that_is_ready_says_so() {
 }
 
 #[test]
+fn a_question_is_answered_and_taken_away() {
+    let plane = DISK.added();
+    for letter in ["m", "?", "m"] {
+        plane.store.borrow_mut().write(&format!("{HOME}control/sysrq"), letter);
+        plane.settle();
+        assert_eq!(plane.value("control/sysrq").as_deref(), Some(""));
+    }
+    assert!(DISK.is_served(&plane));
+}
+
+#[test]
 fn complaints_about_the_command_line_are_shown() {
     let plane = Plane::stopped(Vec::from(["one".to_string(), "two".to_string()]));
     plane.settle();

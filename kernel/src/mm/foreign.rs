@@ -79,6 +79,8 @@ pub struct Pager {
     /// First of the slots that hold nothing.
     empty: u32,
     holders: Vec<Holder>,
+    /// Of these, how many have devices.
+    guests: usize,
     viewer: Option<Rc<dyn Viewer>>,
     counters: Counters,
 }
@@ -95,6 +97,7 @@ impl Pager {
             hash_bits: hashes.trailing_zeros(),
             empty: NONE,
             holders: Vec::new(),
+            guests: 0,
             viewer: None,
             counters: Counters::default(),
             window,
@@ -126,8 +129,7 @@ impl Pager {
 
     /// Slots that a guest keeps whatever others do.
     fn fair_share(&self) -> usize {
-        let guests = self.holders.iter().filter(|holder| holder.devices > 0).count();
-        self.window.usable() / guests.max(1)
+        self.window.usable() / self.guests.max(1)
     }
 
     /// Slots that each device of a guest may pin.
@@ -141,6 +143,7 @@ impl Pager {
     pub fn device_came(&mut self, domain: DomainId) {
         let holder = self.holder(domain);
         if let Some(holder) = self.holders.get_mut(holder) {
+            self.guests += usize::from(holder.devices == 0);
             holder.devices += 1;
         }
     }
@@ -149,6 +152,7 @@ impl Pager {
     pub fn device_left(&mut self, domain: DomainId) {
         let holder = self.holder(domain);
         if let Some(holder) = self.holders.get_mut(holder) {
+            self.guests -= usize::from(holder.devices == 1);
             holder.devices = holder.devices.saturating_sub(1);
         }
         self.dismiss(holder);

@@ -7,6 +7,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::limits::FRAMES_HIGH;
+use crate::mm::census::Census;
+use crate::mm::frames::FrameAllocator;
+use crate::mm::singles::SinglePages;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -66,6 +69,8 @@ struct Pin {
 struct Model {
     bed: Bed,
     window: usize,
+    frames: Rc<RefCell<FrameAllocator>>,
+    singles: Rc<RefCell<SinglePages>>,
     /// Pages of RAM that we began with.
     ram: usize,
     /// Slots there can be: the window's, or fewer when there is no memory for its tables.
@@ -81,7 +86,13 @@ fn slots_of<'a>(pins: impl Iterator<Item = &'a Pin>) -> BTreeMap<u32, (DomainId,
 
 impl Model {
     fn new(window: usize, capacity: usize) -> Self {
-        Self { bed: Bed::new(window), ram: 0, window, capacity, pins: Vec::new(), holes: BTreeSet::new() }
+        Self::on(Bed::new(window), Rc::default(), window, capacity)
+    }
+
+    fn on(bed: Bed, frames: Rc<RefCell<FrameAllocator>>, window: usize, capacity: usize) -> Self {
+        let ram = frames.borrow().total();
+        let singles = bed.xen.single_pages();
+        Self { bed, frames, singles, ram, window, capacity, pins: Vec::new(), holes: BTreeSet::new() }
     }
 
     /// With slots out of our RAM, behind `unpopulated` ones.
@@ -89,15 +100,9 @@ impl Model {
         let ram = window - unpopulated + FRAMES_HIGH;
         let Bed { xen, .. } = Bed::new(0);
         let frames = xen.own_ram(ram);
-        let pager = Rc::new(RefCell::new(Pager::new(xen.mixed_window(window, unpopulated, frames))));
-        Self {
-            bed: Bed { xen, pager },
-            ram,
-            window,
-            capacity: window,
-            pins: Vec::new(),
-            holes: BTreeSet::new(),
-        }
+        let window_of_both = xen.mixed_window(window, unpopulated, frames.clone());
+        let pager = Rc::new(RefCell::new(Pager::new(window_of_both)));
+        Self::on(Bed { xen, pager }, frames, window, window)
     }
 
     /// Pinned slots and the page that each holds; one page has several when it was forgotten in between.
@@ -204,6 +209,8 @@ impl Model {
         let [own, foreign, _, _] = self.bed.xen.census();
         assert_eq!((pager.mapped(), pager.window().ballooned()), (foreign, self.ram - own));
         assert_eq!(pager.held(A) + pager.held(B), foreign);
+        let census = Census::take(&self.frames.borrow(), pager.window(), &self.singles.borrow());
+        assert_eq!((census.populated, census.foreign, census.adds_up()), (own, foreign, true), "{census}");
         assert!(pager.mapped() <= self.capacity);
         assert_eq!(self.bed.xen.leaks(), []);
     }

@@ -5,6 +5,7 @@
 //! | `address` | newtypes |
 //! | `balloon` | RAM given back to Xen and got again, by which holes are made |
 //! | `bus` | where devices find our pages |
+//! | `census` | what our frame numbers hold, counted |
 //! | `dma` | memory that devices read and write |
 //! | `frames` | which of our RAM is free |
 //! | `hal` | what `virtio-drivers` asks of us |
@@ -21,6 +22,7 @@
 pub mod address;
 pub mod balloon;
 pub mod bus;
+pub mod census;
 pub mod dma;
 pub mod foreign;
 pub mod frames;

@@ -217,6 +217,31 @@ impl Window {
         self.ballooned
     }
 
+    /// Slots out of our RAM that hold nothing.
+    #[must_use]
+    pub fn ballooned_holes(&self) -> usize {
+        (0..self.capacity()).filter(|slot| self.is_ballooned(*slot) && self.page(*slot).is_none()).count()
+    }
+
+    /// Frame numbers of the region that hold nothing: slots, and what is not made a slot of yet, or cannot.
+    #[must_use]
+    pub fn region_holes(&self) -> usize {
+        let in_region = |slot: &SlotIndex| self.gfn(*slot).is_some_and(|gfn| self.region.contains(&gfn));
+        let slots = (0..self.capacity()).filter(in_region);
+        let (mut made, mut holes) = (0, 0);
+        for slot in slots {
+            made += 1;
+            holes += usize::from(self.page(slot).is_none());
+        }
+        self.region_frames() - made + holes
+    }
+
+    /// Frame numbers of the region.
+    #[must_use]
+    pub fn region_frames(&self) -> usize {
+        (self.region.end.0 - self.region.start.0) as usize
+    }
+
     /// What a slot holds, or is to hold.
     #[must_use]
     pub fn page(&self, slot: SlotIndex) -> Option<ForeignPage> {

@@ -7,6 +7,8 @@ use alloc::rc::Rc;
 use core::cell::{Cell, RefCell};
 use core::ops::Range;
 
+#[cfg(target_os = "none")]
+use drivers::guest::GuestAddress;
 use drivers::guest::{GuestMemory, GuestRegion, MemoryError, PinnedMemory};
 
 use super::address::GuestFrame;
@@ -24,6 +26,9 @@ struct Sharer {
     domain: DomainId,
     /// Pages that it has pinned; one that is pinned twice counts twice.
     pinned: Cell<usize>,
+    /// For what is read without a pin; none when there is no memory for its page tables.
+    #[cfg(target_os = "none")]
+    view: Option<super::view::View<crate::arch::view_mmu::Hardware>>,
 }
 
 impl Drop for Sharer {
@@ -35,7 +40,6 @@ impl Drop for Sharer {
 /// Pinned regions of a guest, unpinned when dropped.
 pub struct ForeignPinned {
     sharer: Rc<Sharer>,
-    /// One for each piece.
     slots: PinnedSlots,
     pieces: Pieces,
 }
@@ -45,8 +49,20 @@ impl ForeignMemory {
     #[must_use]
     pub fn new(pager: Rc<RefCell<Pager>>, domain: DomainId) -> Self {
         pager.borrow_mut().device_came(domain);
-        Self(Rc::new(Sharer { pager, domain, pinned: Cell::new(0) }))
+        Self(Rc::new(Sharer {
+            pager,
+            domain,
+            pinned: Cell::new(0),
+            #[cfg(target_os = "none")]
+            view: view_of(domain),
+        }))
     }
+}
+
+#[cfg(target_os = "none")]
+fn view_of(domain: DomainId) -> Option<super::view::View<crate::arch::view_mmu::Hardware>> {
+    use super::view::{Access, View, running};
+    View::new(&running()?, domain, Access::ReadOnly, crate::limits::VIEW_FAULT_AROUND).ok()
 }
 
 /// The frames of regions, in order. A region that wraps around, or is empty, has none.
@@ -114,12 +130,12 @@ impl GuestMemory for ForeignMemory {
         let mut pieces = Pieces::with_room_for(pages)?;
         let mut pager = sharer.pager.borrow_mut();
         pager.pin(sharer.domain, &Frames::new(regions), &mut slots)?;
-        let mut next_slots = slots.iter();
+        let mut places = slots.iter();
         for region in regions {
             let mut offset = region.address.0 as usize % PAGE_BYTES;
             let mut left = region.length;
             while left > 0 {
-                let Some(slot) = next_slots.next() else { break };
+                let Some(slot) = places.next() else { break };
                 let bytes = left.min((PAGE_BYTES - offset) as u32);
                 // SAFETY: the slot stays mapped while we hold its pin, which is as long as the pieces live; foreign RAM is
                 // mapped writable.
@@ -130,6 +146,16 @@ impl GuestMemory for ForeignMemory {
         }
         sharer.pinned.update(|pinned| pinned + slots.len());
         Ok(ForeignPinned { sharer: sharer.clone(), slots, pieces })
+    }
+
+    /// By the view, on the machine: for what is read once that costs less than to pin it.
+    #[cfg(target_os = "none")]
+    fn read(&self, address: GuestAddress, out: &mut [u8]) -> Result<(), MemoryError> {
+        if let Some(view) = &self.0.view {
+            return view.read(address, out);
+        }
+        let length = u32::try_from(out.len()).map_err(|_| MemoryError::OutOfRange)?;
+        self.pin(&[GuestRegion { address, length }])?.read(0, out)
     }
 
     fn prefetch(&self, regions: &[GuestRegion]) {

@@ -24,6 +24,8 @@ const FULL: HypercallError =
 pub struct SinglePages {
     first: Gfn,
     used: [u64; SINGLE_PAGES / 64],
+    /// Of these, how many hold granted pages.
+    granted: usize,
 }
 
 /// A page of the hypervisor's or of a guest's ioreq server at a frame number of ours; unmapped when dropped.
@@ -43,7 +45,7 @@ impl SinglePages {
     /// Manages [`SINGLE_PAGES`] holes from `first` on.
     #[must_use]
     pub fn new(first: Gfn) -> Self {
-        Self { first, used: [0; SINGLE_PAGES / 64] }
+        Self { first, used: [0; SINGLE_PAGES / 64], granted: 0 }
     }
 
     /// Maps Xen's shared info page.
@@ -105,6 +107,7 @@ impl SinglePages {
                 match mapped {
                     Ok(mapped) => {
                         pages.toggle(mapped.gfn);
+                        pages.granted += 1;
                         granted.pages.push(mapped);
                     }
                     Err(error) => failed = failed.or(Some((reference, error))),
@@ -141,6 +144,12 @@ impl SinglePages {
         if let Some(word) = self.used.get_mut(index / 64) {
             *word ^= 1 << (index % 64);
         }
+    }
+
+    /// Granted pages mapped now.
+    #[must_use]
+    pub fn granted(&self) -> usize {
+        self.granted
     }
 
     /// Pages mapped now.
@@ -193,7 +202,10 @@ impl Drop for GrantedPages {
         let mut owner = self.owner.borrow_mut();
         for batch in self.pages.chunks(grant::MAP_BATCH) {
             grant::unmap(batch, |page, unmapped| match unmapped {
-                Ok(()) => owner.toggle(page.gfn),
+                Ok(()) => {
+                    owner.toggle(page.gfn);
+                    owner.granted -= 1;
+                }
                 // As for a single page.
                 Err(error) => log::error!("physmap: a frame number is lost: {error}"),
             });

@@ -15,7 +15,7 @@
 //! - A view for reading is so in stage 1: a store is refused, whether the page is there or not. In stage 2 alone it
 //!   would never end: Xen lets the access be made again.
 //! - Armv8.0 does not tell which pages were used. So the pager's clock hides a page when it takes its mark; the next use
-//!   is a fault without a hypercall. Tables are seen to be used by faults alone ([`super::super::arch::view_tables`]).
+//!   is a fault without a hypercall. Tables are seen to be used by faults alone ([`crate::arch::view_tables`]).
 
 use alloc::rc::{Rc, Weak};
 use alloc::vec::Vec;
@@ -264,9 +264,13 @@ impl<M: Mmu> Views<M> {
                 return;
             }
         }
-        *place = None;
+        let closed = place.take();
         if let Some(tables) = tables {
             tables.clear_all(&(base(index)..base(index + 1)), &self.mmu);
+        }
+        drop(state);
+        if let Some(Entry { domain, .. }) = closed {
+            log::debug!("{domain}: view closed; all views so far: {:?}", self.counters());
         }
     }
 }

@@ -35,9 +35,10 @@ struct Cpu {
     views: RefCell<Weak<Views<Rc<Cpu>>>>,
 }
 
-enum Abort {
-    Translation(usize),
-    Permission,
+struct Abort {
+    address: usize,
+    /// Else it is one of permission.
+    is_translation: bool,
 }
 
 /// An entry of a table, read as the walker reads it.
@@ -72,11 +73,11 @@ impl Cpu {
             (None, None) => self.walk(address),
         };
         if descriptor & VALID == 0 {
-            return Err(Abort::Translation(address));
+            return Err(Abort { address, is_translation: true });
         }
         self.pages.borrow_mut().insert(page, descriptor);
         if is_store && descriptor & READ_ONLY != 0 {
-            return Err(Abort::Permission);
+            return Err(Abort { address, is_translation: false });
         }
         Ok((descriptor & ADDRESS_MASK) as usize + address % PAGE_BYTES)
     }
@@ -89,10 +90,9 @@ impl Cpu {
                 .and_then(|first| self.translate(address + length - 1, is_store).map(|last| (first, last)));
             match both {
                 Ok(both) => return Some(both),
-                Err(Abort::Permission) => return None,
-                Err(Abort::Translation(missing)) => {
+                Err(Abort { address, is_translation }) => {
                     let views = self.views.borrow().upgrade().unwrap();
-                    if !views.fault(missing, is_store) {
+                    if !views.fault(address, is_store) || !is_translation {
                         return None;
                     }
                 }
@@ -299,9 +299,9 @@ fn an_address_beyond_a_view_is_refused_without_a_fault() {
 fn a_store_to_a_view_for_reading_is_refused_whether_the_page_is_there_or_not() {
     let bed = Bed::new(8, 8);
     let view = View::new(&bed.views, A, Access::ReadOnly, 1).unwrap();
-    view.write(at(0), b"x").unwrap_err();
+    assert_eq!(view.write(at(0), b"x"), Err(MemoryError::OutOfRange));
     read::<1>(&view, at(0)).unwrap();
-    view.write(at(0), b"x").unwrap_err();
+    assert_eq!(view.write(at(0), b"x"), Err(MemoryError::OutOfRange));
     assert_eq!(bed.xen.read_guest(A, at(0).0), [0]);
     bed.check();
 }
@@ -354,6 +354,18 @@ fn a_page_that_the_clock_has_passed_faults_without_a_hypercall_and_stays() {
     read::<1>(&view, at(1)).unwrap();
     assert_eq!((bed.map_calls(), bed.views.counters().map_faults), (calls, 2));
     bed.check();
+}
+
+#[test]
+fn a_neighbour_that_the_clock_has_passed_shows_its_next_use() {
+    let bed = Bed::new(4, 8);
+    let view = bed.view(A, 4);
+    read::<1>(&view, at(0)).unwrap();
+    // The hand takes all four marks and replaces the first page.
+    bed.unpin(bed.pin(B, 0..1));
+    read::<1>(&view, at(1)).unwrap();
+    read::<1>(&view, at(2)).unwrap();
+    assert_eq!((bed.views.counters().faults, bed.views.counters().map_faults), (3, 1));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod device_tree;
 pub mod disk;
+mod file_sets;
 mod lab;
 pub mod partitions;
 pub mod physical_disk;

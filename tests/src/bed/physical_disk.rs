@@ -9,6 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use super::file_sets;
 use super::partitions::{self, Partition};
 use crate::setup::Parts;
 use crate::tool;
@@ -38,6 +39,8 @@ pub enum Content {
     Debian,
     /// So many bytes with these partitions, all else zero, in the run's folder.
     Partitioned(u64, &'static [Partition]),
+    /// So many partitions with file systems, so many bytes of files in each, in the run's folder.
+    FileSets(usize, u64),
 }
 
 impl PhysicalDisk {
@@ -64,6 +67,7 @@ impl PhysicalDisk {
                 make_empty(&image, *bytes)?;
                 partitions::write_table(&image, partitions)?;
             }
+            Content::FileSets(count, bytes) => file_sets::make_disk(&image, *count, *bytes)?,
         }
         Ok(image)
     }
@@ -94,7 +98,8 @@ impl PhysicalDisk {
     }
 }
 
-fn make_empty(image: &Path, bytes: u64) -> Result<()> {
+/// Makes `image`, a disk of so many zero bytes.
+pub fn make_empty(image: &Path, bytes: u64) -> Result<()> {
     // Truncated: nothing of an earlier run is in it.
     let file = File::create(image).with_context(|| format!("cannot write {}", image.display()))?;
     file.set_len(bytes).context("cannot make a sparse file for a disk")

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
-use crate::bed::Lab;
+use crate::bed::{Content, Lab, PhysicalDisk};
 use crate::bench::{Measured, Records, Table, deterministic, mapping, measure, number};
 
 /// Which, and where.
@@ -28,8 +28,10 @@ enum Which {
     Ioreq,
     /// Requests to a disk, of the driver domain and of Linux' own backend
     Disk,
-    /// The start of the driver domain and of a guest's disk; the least memory
+    /// The start of the driver domain and of a guest's disk; the least memory for one in RAM
     Start,
+    /// The least memory for one guest and for four, on partitions of a physical disk
+    Memory,
     /// Ways of reaching guests' memory
     Mapping,
 }
@@ -45,6 +47,8 @@ const DISK_BYTES: u64 = 64 << 20;
 /// Enough for the volume.
 const DISK_MEMORY_MIB: u32 = 24;
 const MEMORIES_MIB: &str = "8 7 6 5 4 3 2 1";
+/// Four guests, and what each reads.
+const FILE_SETS: Content = Content::FileSets(4, 48 << 20);
 
 const GUEST: &str = "guest    Debian's cloud kernel, 1 vCPU, 256 MiB, idle for 1 s before; one request is the median of rounds";
 
@@ -75,6 +79,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     }
     if wanted(Which::Start) {
         start(options)?;
+    }
+    if wanted(Which::Memory) {
+        memory(options)?;
     }
     if wanted(Which::Mapping) {
         mappings(options)?;
@@ -262,6 +269,29 @@ fn start(options: &Options) -> Result<()> {
         &format!("{}\n{}{complaint}", table.text(), memory.text()),
         "starts   each five times over, the driver domain with 16 MiB\nguest    Debian's cloud kernel, 1 vCPU, 256 MiB; \
          for memory=, it writes the whole disk, drops its caches, and compares",
+    )
+}
+
+fn memory(options: &Options) -> Result<()> {
+    let mut lab = options.lab("memory", &[]);
+    lab.memory = "8G".into();
+    lab.disks.push(PhysicalDisk { transport: 0, content: FILE_SETS, options: String::new() });
+    let measured = measure("memory", lab, &[("MEMORIES", MEMORIES_MIB.to_owned())], &[])?;
+    let records = measured.records.all(None, "memory");
+    let mut table = Table::new(&["memory=, MiB", "serves 1 guest", "4 guests"]);
+    for mib in MEMORIES_MIB.split(' ') {
+        let answer = |guests: &str| {
+            let mut tried = records.iter();
+            let found = tried.find(|record| record.text("guests") == guests && record.text("mib") == mib);
+            found.map_or("-", |record| record.text("serves")).to_owned()
+        };
+        table.row(mib, ["1", "4"].map(answer));
+    }
+    let complaints: String = measured.records.other_lines().map(|line| format!("{line}\n")).collect();
+    measured.publish(
+        &format!("{}\n{complaints}", table.text()),
+        "guests   Debian's cloud kernel, 1 vCPU, 1 GiB, each on a partition of one physical disk; while all are there, each reads files \
+         past its page cache, writes one, and finds all as it must be",
     )
 }
 

@@ -10,10 +10,10 @@ use super::Evidence;
 use super::compare;
 use super::file_system::table_must_be_clean;
 use crate::boot_tests::TWO_PARTITIONS;
+use crate::pattern::{WORD_BYTES, word};
 
 /// What each guest writes.
 const BYTES: u64 = 64 << 20;
-const WORD_BYTES: u64 = 8;
 const PIECE_BYTES: u64 = 1 << 20;
 
 /// Where each guest writes: its key, its disk, the place there.
@@ -51,23 +51,4 @@ fn must_be_there(image: &Path, place: u64, key: u64) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The pattern's word at `index`: splitmix64.
-fn word(key: u64, index: u64) -> u64 {
-    let mut x = ((key << 56) ^ index).wrapping_add(0x9e37_79b9_7f4a_7c15);
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::word;
-
-    #[test]
-    fn word_is_that_of_splitmix64() {
-        // The first output of the generator with seed 0.
-        assert_eq!(word(0, 0), 0xe220_a839_7b1d_cdaf);
-    }
 }

@@ -1,4 +1,4 @@
-//! Stock guests: both of Debian's arm64 kernels, and a root that runs one job and ends.
+//! Guests: both of Debian's arm64 kernels and the one that grants its pages, each with a root that runs one job and ends.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,8 +10,11 @@ use super::kernel_modules::Kernel;
 use super::root_tree::RootTree;
 use crate::cache::Cache;
 
-/// A guest kernel's name in the bed, and how the name of its release ends.
+/// The name of each of Debian's kernels in the bed, and how the name of its release ends.
 const FLAVOURS: [(&str, &str); 2] = [("cloud", "-cloud-arm64"), ("generic", "-arm64")];
+
+/// The name of the other kernel.
+const GRANTS: &str = "grants";
 
 const PROGRAMS: &[&str] = &[
     "usr/bin/bash",
@@ -29,7 +32,7 @@ const MODULES: &[&str] = &["virtio_mmio", "virtio_blk", "ext4", "crc32c-generic"
 const MORE_MODULES: &[&str] = &["xen-blkfront"];
 
 /// A folder with `guest-FLAVOUR.kernel` and `guest-FLAVOUR.root` for each flavour.
-pub fn build(cache: &Cache, workspace: &Path, packages: &Path) -> Result<PathBuf> {
+pub fn build(cache: &Cache, workspace: &Path, packages: &Path, granting_kernel: &Path) -> Result<PathBuf> {
     let files = workspace.join("tests/guest");
     let read = |name: &str| {
         fs::read(files.join(name)).with_context(|| format!("cannot read {}", files.join(name).display()))
@@ -40,24 +43,30 @@ pub fn build(cache: &Cache, workspace: &Path, packages: &Path) -> Result<PathBuf
         &init,
         &pattern,
         packages.as_os_str().as_encoded_bytes(),
+        granting_kernel.as_os_str().as_encoded_bytes(),
     ];
     cache.entry("guests", "making the guests' roots", &inputs, |work| {
         let pattern = arm64_program::compile(&files.join("pattern.c"), None, work)?;
-        for (name, ending) in FLAVOURS {
-            let kernel = Kernel::find(packages, ending)?;
-            let mut tree = RootTree::new(packages);
+        let write = |name: &str, mut tree: RootTree, image: &Path| -> Result<()> {
             PROGRAMS.iter().try_for_each(|program| tree.program(program))?;
-            kernel.add_modules(&mut tree, "modules", MODULES)?;
-            kernel.add_modules(&mut tree, "modules/more", MORE_MODULES)?;
             tree.file("usr/bin/pattern", pattern.clone(), 0o755);
             tree.folder("mnt");
             // e2fsck and mke2fs look for it.
             tree.link("etc/mtab", "/proc/mounts");
             tree.file("init", init.clone(), 0o755);
             tree.write(&work.join(format!("guest-{name}.root")))?;
-            fs::copy(&kernel.image, work.join(format!("guest-{name}.kernel")))
+            fs::copy(image, work.join(format!("guest-{name}.kernel")))
                 .context("cannot copy a guest's kernel")?;
+            Ok(())
+        };
+        for (name, ending) in FLAVOURS {
+            let kernel = Kernel::find(packages, ending)?;
+            let mut tree = RootTree::new(packages);
+            kernel.add_modules(&mut tree, "modules", MODULES)?;
+            kernel.add_modules(&mut tree, "modules/more", MORE_MODULES)?;
+            write(name, tree, &kernel.image)?;
         }
-        Ok(())
+        // All that it needs is built in.
+        write(GRANTS, RootTree::new(packages), granting_kernel)
     })
 }

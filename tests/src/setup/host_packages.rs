@@ -7,13 +7,14 @@ use anyhow::{Context, Result, bail};
 use crate::{progress, tool};
 
 /// A program that is needed, and the Debian package that brings it.
-const PROGRAMS: [(&str, &str); 20] = [
+const PROGRAMS: [(&str, &str); 21] = [
     ("qemu-system-aarch64", "qemu-system-arm"),
     ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
     ("gcc", "gcc"),
     ("make", "make"),
     ("flex", "flex"),
     ("bison", "bison"),
+    ("bc", "bc"),
     ("m4", "m4"),
     ("checkpolicy", "checkpolicy"),
     ("python3", "python3-minimal"),

@@ -1,13 +1,14 @@
 //! Xen itself: upstream and unpatched, from Debian's copy of its source, built twice.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use super::apt::{Apt, SUITE};
+use super::kernel_build::KernelBuild;
 use crate::cache::Cache;
 use crate::tool;
 
@@ -77,33 +78,15 @@ pub fn build(cache: &Cache, flavour: Flavour) -> Result<PathBuf> {
         // The build writes among its sources: it gets a copy.
         let tree = work.join("tree");
         tool::run(Command::new("cp").arg("-r").arg(&source).arg(&tree))?;
-        fs::write(tree.join("xen/.config"), &config)?;
-        make(&tree, &["olddefconfig"])?;
-        check(&tree, &config)?;
-        let jobs = std::thread::available_parallelism().map_or(2, usize::from);
-        make(&tree, &[&format!("-j{jobs}")])?;
+        let folder = tree.join("xen");
+        fs::write(folder.join(".config"), &config)?;
+        let build = KernelBuild { name: "Xen", folder: &folder, architecture: "XEN_TARGET_ARCH" };
+        build.make(&["olddefconfig"])?;
+        build.check(&config)?;
+        build.make_in_parallel(&[])?;
         fs::rename(tree.join("xen/xen"), work.join("xen"))?;
         fs::rename(tree.join("xen/xen-syms"), work.join("xen-syms"))?;
         fs::remove_dir_all(tree).context("cannot remove the build's tree")
     })?;
     Ok(entry.join("xen"))
-}
-
-fn make(tree: &Path, arguments: &[&str]) -> Result<()> {
-    let mut make = Command::new("make");
-    make.arg("-C")
-        .arg(tree.join("xen"))
-        .args(["XEN_TARGET_ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-"])
-        .args(arguments);
-    // What an outer make or a shell left in the environment is not for this build.
-    tool::run(make.env_remove("MAKEFLAGS").env_remove("MAKELEVEL"))
-}
-
-/// An option that Xen dropped in silence would show up much later, as a hypercall that is not there.
-fn check(tree: &Path, config: &str) -> Result<()> {
-    let made = fs::read_to_string(tree.join("xen/.config")).context("olddefconfig left no .config")?;
-    match config.lines().find(|wanted| !made.lines().any(|line| line == *wanted)) {
-        Some(line) => bail!("Xen's configuration does not take `{line}`"),
-        None => Ok(()),
-    }
 }

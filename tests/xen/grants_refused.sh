@@ -1,0 +1,33 @@
+# promise: A stock guest, whose kernel has no XEN_VIRTIO, gets nothing of a disk with grant_usage=1; it boots on, and one sentence on the console and in xenstore tells the way out.
+# time: 120
+
+# Linux waits some 10 s for a driver of the node xen,grant-dma; then its virtio driver takes the disk as if it were an ordinary one. Whether
+# or not /dev/vda appears then, nobody can read it; the one who tries may hang for good, and then even the guest's end would.
+cat >job <<'JOB'
+for second in $(seq 30); do
+    [ -e /sys/bus/virtio/devices/virtio0 ] && break
+    sleep 1
+done
+[ -e /sys/bus/virtio/devices/virtio0 ] || exit 1
+echo "guest: the disk is probed"
+dd if=/dev/vda of=/tmp/sector bs=512 count=1 &
+sleep 5
+[ -s /tmp/sector ] && exit 1
+echo "guest: boots on without the disk"
+sleep 1000
+JOB
+
+start_driver_domain
+make_guest stock cloud job "$(granting_disk ram:1M)" || fail "the guest could not be created"
+wait_guest_message stock "guest: boots on without the disk" 90 || fail "the guest has the disk, or does not boot on"
+
+error=$(xenstore-read "/local/domain/$(xl domid driver-domain)/backend/virtio_disk/$(xl domid stock)/51712/error")
+case $error in
+*grant_usage=0*XEN_VIRTIO* | *XEN_VIRTIO*grant_usage=0*) ;;
+*) fail "xenstore says '$error'" ;;
+esac
+sentences=$(grep "XEN_VIRTIO" "$CONSOLES/guest-driver-domain.log" | grep -c "grant_usage=0")
+[ "$sentences" = 1 ] || fail "the console has $sentences sentences about it, not one"
+
+xl destroy stock || fail "the guest cannot be destroyed"
+wait_domain_gone stock 5 || fail "the guest is a zombie"
