@@ -306,7 +306,8 @@ fn mappings(options: &Options) -> Result<()> {
              measured time\n\
              flushes  of Xen, of all of our TLB entries, counted by rule: 1 for each page replaced or unmapped; in virtual time one costs a \
              single instruction, hence the weights\n\
-             own      invalidations of single entries by ourselves\n\
+             own      invalidations by ourselves, of what a view showed of a page or by a page table; not weighed\n\
+             hits     no hypercall was needed; a fault may have been\n\
              picture  {}",
             picture.display()
         ),
