@@ -268,8 +268,8 @@ impl PinnedMemory for FakePinned {
     fn store_u16(&self, offset: u32, value: u16) -> Result<(), MemoryError> {
         let memory = &self.memory.0;
         let mut old = [0; 2];
-        self.for_each_run(offset, 2, |address, _, _| {
-            self.memory.peek(address, &mut old).unwrap_or_default();
+        self.for_each_run(offset, 2, |_, _, cells| {
+            old.iter_mut().zip(cells).for_each(|(to, from)| *to = from.load(Ordering::Relaxed));
         })?;
         if offset == USED_INDEX && u16::from_le_bytes(old) != value {
             memory.most_pins_at_publication.update(|most| most.max(memory.pins.get()));

@@ -89,6 +89,13 @@ pub trait GuestMemory {
         self.pin(&[GuestRegion { address, length }])?.read(0, out)
     }
 
+    /// Copies guest bytes from several addresses, each as [`Self::read`] does, where that costs less together than one by
+    /// one. Returns whether all were copied: if not, each is for the caller to read.
+    fn read_together<'a>(&self, reads: impl Iterator<Item = (GuestAddress, &'a mut [u8])>) -> bool {
+        let _ = reads;
+        false
+    }
+
     /// Says that `regions` will be pinned or read soon, so that all pages still missing are mapped by one hypercall.
     /// A hint: failure shows when they are pinned.
     fn prefetch(&self, regions: &[GuestRegion]);

@@ -38,9 +38,10 @@ pub const DMA_POOL_TRIES: usize = 8;
 /// and while addresses of our own pages are asked for, the grant table and a granted page. One second-stage table.
 pub const SINGLE_PAGES: usize = 512;
 
-/// Granted pages that one device may have mapped: rings take 3 to 6. A guest has at most 11 devices, so that it cannot
-/// take all of [`SINGLE_PAGES`].
+/// Granted pages that one device may have mapped: rings take 3 to 6.
 pub const GRANTS_MAPPED_PER_DEVICE: usize = 32;
+// A guest has at most 11 devices (libxl, `VIRTIO_MMIO_DEV_SIZE` and the interrupts for them): it cannot take all.
+const _: () = assert!(11 * GRANTS_MAPPED_PER_DEVICE < SINGLE_PAGES);
 /// Of these, how many are left to the rings.
 pub const GRANTS_FOR_RINGS: usize = 8;
 

@@ -3,7 +3,7 @@
 //! Bounded in requests, in buffers and in bytes: a batch never grows its memory after it was made, and a guest
 //! cannot keep the loop from the others for long.
 
-use super::chain::{Chain, Descriptor, LARGEST_TABLE_BYTES, MAX_SEGMENTS, walk};
+use super::chain::{Chain, Descriptor, Head, LARGEST_TABLE_BYTES, MAX_SEGMENTS, TableStart, walk};
 use super::queue::{Heads, MAX_BATCH, Queue, QueueError, Used};
 use crate::guest::{GuestMemory, GuestRegion};
 use alloc::vec::Vec;
@@ -22,6 +22,8 @@ pub struct Batch {
     firsts: Vec<(u16, Descriptor)>,
     /// The tables that these name.
     tables: Vec<GuestRegion>,
+    /// What was copied of them together.
+    starts: Vec<TableStart>,
     /// The chains, in the order in which the guest made them available.
     pub chains: Vec<Chain>,
     /// The buffers of all of them.
@@ -36,6 +38,7 @@ impl Default for Batch {
             heads: Heads::new(),
             firsts: Vec::with_capacity(MAX_BATCH),
             tables: Vec::with_capacity(MAX_BATCH),
+            starts: alloc::vec![TableStart::default(); MAX_BATCH],
             chains: Vec::with_capacity(MAX_BATCH),
             regions: Vec::with_capacity(ENOUGH_REGIONS + MAX_SEGMENTS),
             done: Vec::with_capacity(3 * MAX_BATCH),
@@ -68,6 +71,7 @@ impl Batch {
         if let (2.., Some(regions)) = (self.chains.len(), self.regions.get(..announced)) {
             memory.prefetch(regions);
         }
+        Chain::read_together(memory, &mut self.chains, &self.regions);
         walked
     }
 
@@ -81,18 +85,22 @@ impl Batch {
         self.tables.clear();
         for head in &self.heads {
             let first = queue.descriptor(*head)?;
-            self.tables.extend(first.table().filter(|table| table.length <= LARGEST_TABLE_BYTES));
+            self.tables.extend(table_of(&first));
             self.firsts.push((*head, first));
         }
         if self.tables.len() > 1 {
             memory.prefetch(&self.tables);
         }
+        TableStart::read_together(memory, &self.tables, &mut self.starts);
+        let mut starts = self.starts.iter();
         let mut bytes = 0_u32;
-        for first in &self.firsts {
+        for (index, descriptor) in &self.firsts {
             if bytes >= ENOUGH_BYTES || self.regions.len() > ENOUGH_REGIONS {
                 break;
             }
-            let chain = walk(queue, memory, *first, &mut self.regions)?;
+            let start = table_of(descriptor).and_then(|_| starts.next()).copied();
+            let head = Head { index: *index, descriptor: *descriptor, table: start.unwrap_or_default() };
+            let chain = walk(queue, memory, &head, &mut self.regions)?;
             bytes = bytes.saturating_add(chain.bytes());
             let is_large = chain.bytes() > large_bytes;
             self.chains.push(chain);
@@ -102,4 +110,9 @@ impl Batch {
         }
         Ok(())
     }
+}
+
+/// The table that a chain's first descriptor refers to, if a well-formed chain can have it.
+fn table_of(first: &Descriptor) -> Option<GuestRegion> {
+    first.table().filter(|table| table.length <= LARGEST_TABLE_BYTES)
 }

@@ -46,7 +46,7 @@ pub struct Descriptor {
     pub next: u16,
 }
 
-#[derive(Clone, Copy, Default, zerocopy::FromBytes, zerocopy::IntoBytes)]
+#[derive(Clone, Copy, Debug, Default, zerocopy::FromBytes, zerocopy::IntoBytes)]
 #[repr(C)]
 struct RawDescriptor {
     address: U64,
@@ -85,22 +85,48 @@ impl From<RawDescriptor> for Descriptor {
     }
 }
 
+/// Entries of an indirect table.
+type Entries = [RawDescriptor; ENTRIES_COPIED as usize];
+
+/// The first entries of an indirect table, for a chain that will be walked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TableStart {
+    entries: Entries,
+    /// How many of them are copied.
+    held: u16,
+}
+
+impl TableStart {
+    /// Copies the first entries of all `tables`, each to its place in `starts`, where that costs less together.
+    pub fn read_together<M: GuestMemory>(memory: &M, tables: &[GuestRegion], starts: &mut [Self]) {
+        let reads = starts.iter_mut().zip(tables).map(|(start, table)| {
+            let entries = (table.length / DESCRIPTOR_BYTES).min(ENTRIES_COPIED.into());
+            start.held = u16::try_from(entries).unwrap_or(0);
+            let part = start.entries.get_mut(..entries as usize).unwrap_or_default();
+            (table.address, part.as_mut_bytes())
+        });
+        if !memory.read_together(reads) {
+            starts.iter_mut().for_each(|start| start.held = 0);
+        }
+    }
+}
+
 /// Our copy of a part of an indirect table: one copy of several entries costs less than one of each.
 struct Table {
     region: GuestRegion,
     entries: u16,
     /// Which of them are copied.
     held: Range<u16>,
-    copied: [RawDescriptor; ENTRIES_COPIED as usize],
+    copied: Entries,
 }
 
 impl Table {
-    fn new(region: GuestRegion) -> Result<Self, QueueError> {
+    fn new(region: GuestRegion, start: TableStart) -> Result<Self, QueueError> {
         let entries = match u16::try_from(region.length / DESCRIPTOR_BYTES) {
             Ok(entries @ 1..=MAX_SIZE) if region.length.is_multiple_of(DESCRIPTOR_BYTES) => entries,
             _ => return Err(QueueError::BadIndirect),
         };
-        Ok(Self { region, entries, held: 0..0, copied: [RawDescriptor::default(); ENTRIES_COPIED as usize] })
+        Ok(Self { region, entries, held: 0..start.held, copied: start.entries })
     }
 
     /// Entry `index`; those behind it are copied with it, as a chain mostly goes on there.
@@ -132,7 +158,12 @@ pub struct Chain {
     pub readable_bytes: u32,
     /// Bytes that the device may write. The sum of both fits too.
     pub writable_bytes: u32,
+    /// Its first bytes, if they were copied already.
+    pub front: Option<[u8; FRONT_BYTES]>,
 }
+
+/// The bytes that device models read of a request before all else: a block request's header.
+pub const FRONT_BYTES: usize = 16;
 
 impl Chain {
     /// Bytes in all.
@@ -140,25 +171,54 @@ impl Chain {
     pub fn bytes(&self) -> u32 {
         self.readable_bytes.saturating_add(self.writable_bytes)
     }
+
+    /// Copies the first bytes of all `chains`, which have their buffers in `regions`, where that costs less together.
+    pub fn read_together<M: GuestMemory>(memory: &M, chains: &mut [Self], regions: &[GuestRegion]) {
+        let reads = chains.iter_mut().filter_map(|chain| {
+            let first = regions.get(chain.regions.start)?;
+            let length = first.length.min(chain.readable_bytes) as usize;
+            (length >= FRONT_BYTES)
+                .then(|| (first.address, chain.front.insert([0; FRONT_BYTES]).as_mut_slice()))
+        });
+        if !memory.read_together(reads) {
+            chains.iter_mut().for_each(|chain| chain.front = None);
+        }
+    }
 }
 
-/// Walks the chain from `head`, whose descriptor was copied already, and appends its non-empty buffers, at most
-/// [`MAX_SEGMENTS`], to `regions`.
+/// The first descriptor of a chain, copied.
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
+    /// By which the driver knows the chain.
+    pub index: u16,
+    /// The descriptor.
+    pub descriptor: Descriptor,
+    /// If that is indirect, what was copied of its table already.
+    pub table: TableStart,
+}
+
+/// Walks the chain from `head` on, and appends its non-empty buffers, at most [`MAX_SEGMENTS`], to `regions`.
 ///
 /// # Errors
 /// The chain is malformed; nothing is appended then.
 pub fn walk<M: GuestMemory>(
     queue: &Queue<M::Pinned>,
     memory: &M,
-    head: (u16, Descriptor),
+    head: &Head,
     regions: &mut Vec<GuestRegion>,
 ) -> Result<Chain, QueueError> {
     let first = regions.len();
     let mut walk = Walk { regions, descriptors: 0, readable_bytes: 0, writable_bytes: 0 };
-    let walked = walk.direct(queue, memory, head.1);
+    let walked = walk.direct(queue, memory, head);
     let Walk { readable_bytes, writable_bytes, .. } = walk;
     match walked {
-        Ok(()) => Ok(Chain { head: head.0, regions: first..regions.len(), readable_bytes, writable_bytes }),
+        Ok(()) => Ok(Chain {
+            head: head.index,
+            regions: first..regions.len(),
+            readable_bytes,
+            writable_bytes,
+            front: None,
+        }),
         Err(error) => {
             regions.truncate(first);
             Err(error)
@@ -194,26 +254,34 @@ impl Walk<'_> {
         &mut self,
         queue: &Queue<M::Pinned>,
         memory: &M,
-        mut descriptor: Descriptor,
+        head: &Head,
     ) -> Result<(), QueueError> {
+        let mut descriptor = head.descriptor;
+        let mut start = head.table;
         loop {
             if let Some(table) = descriptor.table() {
                 let chained = descriptor.flags.contains(DescriptorFlags::NEXT);
                 if chained || !queue.has_indirect() {
                     return Err(QueueError::BadIndirect);
                 }
-                return self.indirect(memory, table);
+                return self.indirect(memory, table, start);
             }
             self.add(&descriptor)?;
             if !descriptor.flags.contains(DescriptorFlags::NEXT) {
                 return Ok(());
             }
             descriptor = queue.descriptor(descriptor.next)?;
+            start = TableStart::default();
         }
     }
 
-    fn indirect<M: GuestMemory>(&mut self, memory: &M, table: GuestRegion) -> Result<(), QueueError> {
-        let mut table = Table::new(table)?;
+    fn indirect<M: GuestMemory>(
+        &mut self,
+        memory: &M,
+        table: GuestRegion,
+        start: TableStart,
+    ) -> Result<(), QueueError> {
+        let mut table = Table::new(table, start)?;
         let mut index = 0;
         loop {
             let descriptor = table.descriptor(memory, index)?;

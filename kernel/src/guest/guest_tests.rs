@@ -158,6 +158,7 @@ const USED: u64 = RAM + 0x2000;
 const HEADER: u64 = RAM + 0x3000;
 const DATA: u64 = RAM + 0x4000;
 const STATUS_BYTE: u64 = RAM + 0x5000;
+const TABLE: u64 = RAM + 0x8000;
 const QUEUE_SIZE: u16 = 8;
 const READ: u32 = 0;
 const WRITE: u32 = 1;
@@ -170,6 +171,8 @@ struct Driver<'a> {
     submitted: u16,
     /// It names its memory by grants, which the test makes.
     grants: bool,
+    /// It may use indirect descriptors.
+    indirect: bool,
 }
 
 /// Page `n` of the RAM of a driver that uses grants has the reference that is `n` more.
@@ -177,7 +180,7 @@ const FIRST_REFERENCE: u32 = 100;
 
 impl<'a> Driver<'a> {
     fn new(bed: &'a Bed, domain: DomainId, base: u64) -> Self {
-        Self { bed, domain, base, submitted: 0, grants: false }
+        Self { bed, domain, base, submitted: 0, grants: false, indirect: false }
     }
 
     /// A driver that is up.
@@ -193,6 +196,8 @@ impl<'a> Driver<'a> {
         self.write(AVAILABLE, &[0; 0x2000]);
         self.set(register::STATUS, 1);
         self.set(register::STATUS, 3);
+        self.set(register::DRIVER_FEATURES_SELECT, 0);
+        self.set(register::DRIVER_FEATURES, u64::from(self.indirect) << 28);
         self.set(register::DRIVER_FEATURES_SELECT, 1);
         self.set(register::DRIVER_FEATURES, if self.grants { 3 } else { 1 });
         self.set(register::STATUS, 11);
@@ -216,7 +221,7 @@ impl<'a> Driver<'a> {
 
     /// By what the device is told of memory of ours.
     fn told(&self, address: u64) -> u64 {
-        let grant = |address| 1 << 63 | (address - RAM + u64::from(FIRST_REFERENCE) * 4096);
+        let grant = |address| (1 << 63) | (address - RAM + u64::from(FIRST_REFERENCE) * 4096);
         if self.grants { grant(address) } else { address }
     }
 

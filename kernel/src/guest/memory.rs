@@ -61,6 +61,13 @@ impl GuestMemory for SharedMemory {
         }
     }
 
+    fn read_together<'a>(&self, reads: impl Iterator<Item = (GuestAddress, &'a mut [u8])>) -> bool {
+        match self {
+            Self::Foreign(memory) => memory.read_together(reads),
+            Self::Granted(memory) => memory.read_together(reads),
+        }
+    }
+
     fn prefetch(&self, regions: &[GuestRegion]) {
         match self {
             Self::Foreign(memory) => memory.prefetch(regions),
@@ -69,46 +76,37 @@ impl GuestMemory for SharedMemory {
     }
 }
 
+impl SharedPinned {
+    fn way(&self) -> &dyn PinnedMemory {
+        match self {
+            Self::Foreign(pinned) => pinned,
+            Self::Granted(pinned) => pinned.way(),
+        }
+    }
+}
+
 impl PinnedMemory for SharedPinned {
     fn len(&self) -> u32 {
-        match self {
-            Self::Foreign(pinned) => pinned.len(),
-            Self::Granted(pinned) => pinned.len(),
-        }
+        self.way().len()
     }
 
     fn read(&self, offset: u32, out: &mut [u8]) -> Result<(), MemoryError> {
-        match self {
-            Self::Foreign(pinned) => pinned.read(offset, out),
-            Self::Granted(pinned) => pinned.read(offset, out),
-        }
+        self.way().read(offset, out)
     }
 
     fn write(&self, offset: u32, data: &[u8]) -> Result<(), MemoryError> {
-        match self {
-            Self::Foreign(pinned) => pinned.write(offset, data),
-            Self::Granted(pinned) => pinned.write(offset, data),
-        }
+        self.way().write(offset, data)
     }
 
     fn fill_zero(&self, offset: u32, length: u32) -> Result<(), MemoryError> {
-        match self {
-            Self::Foreign(pinned) => pinned.fill_zero(offset, length),
-            Self::Granted(pinned) => pinned.fill_zero(offset, length),
-        }
+        self.way().fill_zero(offset, length)
     }
 
     fn load_u16(&self, offset: u32) -> Result<u16, MemoryError> {
-        match self {
-            Self::Foreign(pinned) => pinned.load_u16(offset),
-            Self::Granted(pinned) => pinned.load_u16(offset),
-        }
+        self.way().load_u16(offset)
     }
 
     fn store_u16(&self, offset: u32, value: u16) -> Result<(), MemoryError> {
-        match self {
-            Self::Foreign(pinned) => pinned.store_u16(offset, value),
-            Self::Granted(pinned) => pinned.store_u16(offset, value),
-        }
+        self.way().store_u16(offset, value)
     }
 }

@@ -195,6 +195,19 @@ impl GuestMemory for GrantedMemory {
         copies.finish().map_err(|failed| out_of_reach(self.0.domain, failed))
     }
 
+    fn read_together<'a>(&self, mut reads: impl Iterator<Item = (GuestAddress, &'a mut [u8])>) -> bool {
+        let mut copies = Copies::new(self.0.domain);
+        let named = reads.all(|(address, out)| {
+            let length = u32::try_from(out.len()).unwrap_or(u32::MAX);
+            let place = place_of(&GuestRegion { address, length });
+            place.is_ok_and(|place| {
+                read(&mut copies, place, out);
+                true
+            })
+        });
+        named && copies.finish().is_ok()
+    }
+
     fn prefetch(&self, _: &[GuestRegion]) {}
 }
 
@@ -342,7 +355,9 @@ impl PinnedMemory for CopiedRegions {
 }
 
 impl GrantedPinned {
-    fn way(&self) -> &dyn PinnedMemory {
+    /// The one or the other.
+    #[must_use]
+    pub fn way(&self) -> &dyn PinnedMemory {
         match self {
             Self::Mapped(regions) => &regions.pieces,
             Self::Copied(regions) => regions,

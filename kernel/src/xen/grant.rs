@@ -152,8 +152,10 @@ pub fn map(domain: DomainId, wanted: &[Wanted], mut tell: impl FnMut(Result<Mapp
         status: grant::STATUS_GENERAL_ERROR,
         ..MapGrant::default()
     };
-    let mut requests: SmallVec<[MapGrant; MAP_BATCH]> = wanted.iter().take(MAP_BATCH).map(request).collect();
-    let (address, count) = (requests.as_mut_ptr().expose_provenance() as u64, requests.len() as u64);
+    let mut requests = [MapGrant::default(); MAP_BATCH];
+    requests.iter_mut().zip(wanted).for_each(|(place, wanted)| *place = request(wanted));
+    let address = requests.as_mut_ptr().expose_provenance() as u64;
+    let count = wanted.len().min(MAP_BATCH) as u64;
     // SAFETY: GNTTABOP_map_grant_ref reads and writes `count` gnttab_map_grant_ref (grant_table.h).
     let called =
         unsafe { call(number::GRANT_TABLE_OP, [grant::MAP_GRANT_REF, address, count, 0, 0], OPERATION) };
@@ -177,9 +179,10 @@ pub fn unmap(mapped: &[Mapped], mut tell: impl FnMut(Mapped, Result<(), GrantErr
         status: grant::STATUS_GENERAL_ERROR,
         ..UnmapGrant::default()
     };
-    let mut requests: SmallVec<[UnmapGrant; MAP_BATCH]> =
-        mapped.iter().take(MAP_BATCH).map(request).collect();
-    let (address, count) = (requests.as_mut_ptr().expose_provenance() as u64, requests.len() as u64);
+    let mut requests = [UnmapGrant::default(); MAP_BATCH];
+    requests.iter_mut().zip(mapped).for_each(|(place, mapped)| *place = request(mapped));
+    let address = requests.as_mut_ptr().expose_provenance() as u64;
+    let count = mapped.len().min(MAP_BATCH) as u64;
     // SAFETY: GNTTABOP_unmap_grant_ref reads and writes `count` gnttab_unmap_grant_ref (grant_table.h).
     let called =
         unsafe { call(number::GRANT_TABLE_OP, [grant::UNMAP_GRANT_REF, address, count, 0, 0], OPERATION) };

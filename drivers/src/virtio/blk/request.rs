@@ -5,6 +5,7 @@
 
 use super::config::{MAX_DATA_BYTES, MAX_RANGES};
 use crate::block::{Geometry, SECTOR_BYTES};
+use crate::virtio::chain::FRONT_BYTES;
 use zerocopy::FromBytes;
 use zerocopy::little_endian::{U32, U64};
 
@@ -49,7 +50,13 @@ pub struct Header {
     pub sector: U64,
 }
 
-const _: () = assert!(size_of::<Header>() == HEADER_BYTES as usize);
+const _: () = assert!(size_of::<Header>() == HEADER_BYTES as usize && FRONT_BYTES == size_of::<Header>());
+
+impl From<[u8; FRONT_BYTES]> for Header {
+    fn from(bytes: [u8; FRONT_BYTES]) -> Self {
+        zerocopy::transmute!(bytes)
+    }
+}
 
 /// A request whose data lies inside its buffers, and whose sectors lie inside the volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

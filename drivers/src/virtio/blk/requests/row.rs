@@ -112,8 +112,14 @@ impl<P: PinnedMemory> Requests<P> {
         let Some(readable_data) = chain.readable_bytes.checked_sub(HEADER_BYTES) else {
             return self.refuse(&"request without a whole header");
         };
-        let mut header = Header::default();
-        pinned.read(0, header.as_mut_bytes()).or_else(|error| self.refuse(&error))?;
+        let header = match chain.front {
+            Some(front) => Header::from(front),
+            None => {
+                let mut header = Header::default();
+                pinned.read(0, header.as_mut_bytes()).or_else(|error| self.refuse(&error))?;
+                header
+            }
+        };
         let request = request::parse(header, readable_data, chain.writable_bytes - 1, self.geometry)?;
         Ok(Row::new(request, chain))
     }
