@@ -20,7 +20,7 @@ use kernel::devices::transport::PhysicalDevice;
 use kernel::devices::{disk, transport};
 use kernel::guest::control::{Control, OwnMemory};
 use kernel::guest::table::GuestTable;
-use kernel::limits::PAGE_BYTES;
+use kernel::limits::{PAGE_BYTES, VIEW_TABLES};
 use kernel::mm::bus::SelfGrants;
 use kernel::mm::dma::{DmaError, DmaPool};
 use kernel::mm::foreign::Pager;
@@ -53,7 +53,7 @@ extern "C" fn kernel_main(device_tree: usize) -> ! {
 /// Brings everything up, in order.
 fn bring_up(device_tree: usize) -> Result<Loop, Box<dyn core::error::Error>> {
     // SAFETY: `kernel_main` is called once, with what `entry.S` handed over, and did nothing else so far.
-    let Foundation { machine, options, complaints, frames, singles, window, events, console, store } =
+    let Foundation { machine, options, complaints, frames, singles, window, events, console, store, .. } =
         unsafe { foundation(device_tree)? };
     log::info!("driver domain {}, for Xen on Arm", env!("CARGO_PKG_VERSION"));
     for complaint in &complaints {
@@ -63,7 +63,7 @@ fn bring_up(device_tree: usize) -> Result<Loop, Box<dyn core::error::Error>> {
     // Guests' pages, and interrupts.
     let pager = Rc::new(RefCell::new(Pager::new(window)));
     let ram = Ram::new(frames.clone(), pager.clone());
-    mm::view::init(&pager);
+    mm::view::init(&pager, VIEW_TABLES);
     // SAFETY: `foundation` mapped the registers; this is the only driver.
     let gic = unsafe { Gic::new(machine.interrupt_controller)? };
     let mut devices = Devices::new(gic, Interrupt(machine.timer_interrupt))?;

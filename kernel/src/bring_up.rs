@@ -42,6 +42,8 @@ pub struct Foundation {
     pub singles: Rc<RefCell<SinglePages>>,
     /// Where guests' pages go.
     pub window: Window,
+    /// Unpopulated addresses, from which the window's slots come first. Mapped in our page tables.
+    pub unpopulated: Range<usize>,
     /// Pending bits of our event channels.
     pub events: PendingEvents,
     /// The port of the console, onto which the log goes from now on.
@@ -105,8 +107,9 @@ pub unsafe fn foundation(device_tree: usize) -> Result<Foundation, Box<dyn Error
     // SAFETY: just mapped, and never unmapped: the value is forgotten.
     let events = unsafe { PendingEvents::new(pointer(shared_info.address())?.cast()) };
     core::mem::forget(shared_info);
-    let unpopulated = Unpopulated::new(&(region.start + SINGLE_PAGES * PAGE_BYTES..region.end));
-    let window = Window::new(window_bytes / PAGE_BYTES, unpopulated, Balloon::new(frames.clone()));
+    let unpopulated = region.start + SINGLE_PAGES * PAGE_BYTES..region.end;
+    let slots = Unpopulated::new(&unpopulated);
+    let window = Window::new(window_bytes / PAGE_BYTES, slots, Balloon::new(frames.clone()));
 
     // xenstore, which nobody has spoken to yet.
     let store_port = Port(crate::xen::hvm::parameter(hvm::PARAM_STORE_EVENT)? as u32);
@@ -119,6 +122,7 @@ pub unsafe fn foundation(device_tree: usize) -> Result<Foundation, Box<dyn Error
         frames,
         singles,
         window,
+        unpopulated,
         events,
         console,
         store: (ring, store_port),

@@ -1,4 +1,4 @@
-//! The driver domain's image: the kernel's ELF file laid out flat, as `xl` takes it.
+//! The driver domain's image, and those of test domains on the same kernel: an ELF file laid out flat, as `xl` takes it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -38,6 +38,11 @@ pub fn target_folder() -> Result<PathBuf> {
 
 /// Builds the driver domain.
 pub fn build() -> Result<Image> {
+    build_domain("kernel", "driver-domain")
+}
+
+/// Builds the image that is the program `program` of `package`.
+pub fn build_domain(package: &str, program: &str) -> Result<Image> {
     let mut cargo = Command::new("cargo");
     cargo.current_dir(workspace()?).args([
         "build",
@@ -45,16 +50,16 @@ pub fn build() -> Result<Image> {
         "--profile",
         "kernel",
         "-p",
-        "kernel",
+        package,
         "--bin",
-        "driver-domain",
+        program,
         "--target",
         TARGET,
     ]);
     if !tool::succeeds(&mut cargo)? {
-        bail!("the driver domain does not build (see above)");
+        bail!("{program} does not build (see above)");
     }
-    let elf = target_folder()?.join(TARGET).join("kernel/driver-domain");
+    let elf = target_folder()?.join(TARGET).join("kernel").join(program);
     let flat = elf.with_extension("img");
     let content = fs::read(&elf).with_context(|| format!("cannot read {}", elf.display()))?;
     let bytes = flatten(&content).with_context(|| format!("{} cannot be laid out flat", elf.display()))?;

@@ -359,14 +359,14 @@ mod running {
     use super::{Pager, Rc, RefCell, Views};
     use crate::arch::single_core::SingleCore;
     use crate::arch::view_mmu::Hardware;
-    use crate::limits::VIEW_TABLES;
 
     static VIEWS: SingleCore<Option<Rc<Views<Hardware>>>> = SingleCore::new(None);
 
-    /// Makes the views of this domain possible, on its pager.
-    pub fn init(pager: &Rc<RefCell<Pager>>) {
+    /// Makes the views of this domain possible, on its pager, with so many page tables. Those on another pager must be
+    /// gone.
+    pub fn init(pager: &Rc<RefCell<Pager>>, tables: usize) {
         if let Some(mut views) = VIEWS.try_borrow() {
-            *views = Some(Views::new(pager, Hardware, VIEW_TABLES));
+            *views = Some(Views::new(pager, Hardware, tables));
         }
     }
 

@@ -1,5 +1,7 @@
 //! What the benchmarks have in common: their run in the lab, the records that come back, and the tables made of them.
 
+pub mod mapping;
+mod plot;
 mod records;
 mod table;
 mod tools;
@@ -42,14 +44,17 @@ pub fn deterministic(name: &str, cpu: &str, xen_arguments: Vec<String>) -> Lab {
     }
 }
 
-/// Boots `lab`, and runs the script `tests/bench/NAME.sh`.
-pub fn measure(name: &str, lab: Lab, environment: &[(&str, String)]) -> Result<Measured> {
+/// Boots `lab`, and runs the script `tests/bench/NAME.sh`, for which the programs of the packages `domains` are images in `/bed`.
+pub fn measure(name: &str, lab: Lab, environment: &[(&str, String)], domains: &[&str]) -> Result<Measured> {
     let workspace = image::workspace()?;
     let parts = setup::everything(&workspace)?;
     let commit = commit();
     let image = image::build()?;
     let mut bed_files = image::bed_files(&workspace)?;
     bed_files.push(image.flat.clone());
+    for domain in domains {
+        bed_files.push(image::build_domain(domain, domain)?.flat);
+    }
     let image_bytes = fs::metadata(&image.flat)?.len();
     let files = tools::files(&workspace)?;
     let job = Job {
@@ -88,6 +93,13 @@ impl Measured {
             .with_context(|| format!("cannot write {}", records.display()))?;
         println!("kept in {}", self.folder.display());
         Ok(())
+    }
+
+    /// Keeps a picture in the run's folder, and returns where.
+    pub fn keep_picture(&self, name: &str, svg: &str) -> Result<PathBuf> {
+        let picture = self.folder.join(name);
+        fs::write(&picture, svg).with_context(|| format!("cannot write {}", picture.display()))?;
+        Ok(picture)
     }
 
     fn configuration(&self) -> String {

@@ -16,7 +16,11 @@ pub fn files(workspace: &Path) -> Result<PathBuf> {
     let mut sources = Vec::new();
     for folder in ["tests/bench", "tests/guests"].map(|name| workspace.join(name)) {
         for entry in fs::read_dir(&folder).with_context(|| format!("{} is missing", folder.display()))? {
-            sources.push(entry?.path());
+            let entry = entry?;
+            // A folder is a package of ours: cargo's business.
+            if entry.file_type()?.is_file() {
+                sources.push(entry.path());
+            }
         }
     }
     sources.sort();

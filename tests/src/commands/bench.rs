@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
 use crate::bed::{Content, Lab, PhysicalDisk};
-use crate::bench::{Measured, Records, Table, deterministic, measure, number};
+use crate::bench::{Measured, Records, Table, deterministic, mapping, measure, number};
 
 /// Which, and where.
 #[derive(Args)]
@@ -32,6 +32,8 @@ enum Which {
     Start,
     /// The least memory for one guest and for four, on partitions of a physical disk
     Memory,
+    /// Ways of reaching guests' memory
+    Mapping,
 }
 
 /// What the project aims at for an access to a register.
@@ -57,12 +59,12 @@ impl Options {
     }
 
     fn measure(&self, name: &str, environment: &[(&str, String)]) -> Result<Measured> {
-        measure(name, self.lab(name, &[]), environment)
+        measure(name, self.lab(name, &[]), environment, &[])
     }
 
     /// As [`Self::measure`], with what guests say through Xen's console, which a release Xen drops by default.
     fn measure_with_console(&self, name: &str) -> Result<Measured> {
-        measure(name, self.lab(name, &["guest_loglvl=all".to_owned()]), &[])
+        measure(name, self.lab(name, &["guest_loglvl=all".to_owned()]), &[], &[])
     }
 }
 
@@ -80,6 +82,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     }
     if wanted(Which::Memory) {
         memory(options)?;
+    }
+    if wanted(Which::Mapping) {
+        mappings(options)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -145,7 +150,7 @@ fn disk(options: &Options) -> Result<()> {
         ("DISK_BYTES", DISK_BYTES.to_string()),
     ];
     let lab = options.lab("disk", &[]).with_timeless_disks(DISK_BYTES);
-    let measured = measure("disk", lab, &environment)?;
+    let measured = measure("disk", lab, &environment, &[])?;
     let mut table = Table::new(&[
         "one request, virtual µs",
         "ours",
@@ -271,7 +276,7 @@ fn memory(options: &Options) -> Result<()> {
     let mut lab = options.lab("memory", &[]);
     lab.memory = "8G".into();
     lab.disks.push(PhysicalDisk { transport: 0, content: FILE_SETS, options: String::new() });
-    let measured = measure("memory", lab, &[("MEMORIES", MEMORIES_MIB.to_owned())])?;
+    let measured = measure("memory", lab, &[("MEMORIES", MEMORIES_MIB.to_owned())], &[])?;
     let records = measured.records.all(None, "memory");
     let mut table = Table::new(&["memory=, MiB", "serves 1 guest", "4 guests"]);
     for mib in MEMORIES_MIB.split(' ') {
@@ -287,5 +292,24 @@ fn memory(options: &Options) -> Result<()> {
         &format!("{}\n{complaints}", table.text()),
         "guests   Debian's cloud kernel, 1 vCPU, 1 GiB, each on a partition of one physical disk; while all are there, each reads files \
          past its page cache, writes one, and finds all as it must be",
+    )
+}
+
+fn mappings(options: &Options) -> Result<()> {
+    let measured = measure("mapping", options.lab("mapping", &[]), &[], &["mapping"])?;
+    let records = &measured.records;
+    let picture = measured.keep_picture("mapping.svg", &mapping::picture(records)?)?;
+    measured.publish(
+        &mapping::text(records)?,
+        &format!(
+            "target   no operating system, 64 MiB, each page with a pattern of its own: all that is read is compared, outside of the \
+             measured time\n\
+             flushes  of Xen, of all of our TLB entries, counted by rule: 1 for each page replaced or unmapped; in virtual time one costs a \
+             single instruction, hence the weights\n\
+             own      invalidations by ourselves, of what a view showed of a page or by a page table; not weighed\n\
+             hits     no hypercall was needed; a fault may have been\n\
+             picture  {}",
+            picture.display()
+        ),
     )
 }

@@ -1,7 +1,12 @@
-//! Hands the linker script to the linker when the kernel is built for the bare machine.
+//! Hands the linker script to the linker when an image is built for the bare machine.
+
+use std::path::Path;
 
 fn main() {
-    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../linker/kernel.ld");
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let scripts = package.ancestors().map(|folder| folder.join("linker/kernel.ld"));
+    let script =
+        scripts.into_iter().find(|script| script.exists()).expect("the linker script is above the package");
     println!("cargo::rerun-if-changed={}", script.display());
     if std::env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("none") {
         println!("cargo::rustc-link-arg-bins=-T{}", script.display());
