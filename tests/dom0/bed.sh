@@ -176,16 +176,21 @@ what_is_left() {
     grep -o "left: .*" "$CONSOLES/guest-driver-domain.log" | tail -1
 }
 
-# measure_memory TARGET: lets a guest with that disk come and go, and sets $memory to what is in use then: by the driver domain's own word, and
-# by Xen's. Two values differ when anything was leaked between them. It is the only guest then: with several, or several disks, the driver
-# domain might still be at work for one when it speaks of another.
+# measure_memory TARGET: lets a guest with that disk come and go, and sets $memory to what is in use then, by the driver domain's own word and by
+# Xen's. Two values differ when anything was leaked between them. RAM that the driver domain does not use is its or Xen's: it may give pages
+# away to map others in their place. The guest is the only one: with several, or several disks, the driver domain might still be at work for one
+# when it speaks of another.
 measure_memory() {
     make_guest measure cloud /dev/null "$(guest_disk "$1")" || fail "the guest to measure with could not be created"
     wait_guest_message measure "the job ended with status 0" || fail "the guest to measure with does not work"
     wait_domain_gone measure || fail "the guest to measure with does not go away"
-    memory=$(what_is_left)
-    [ -n "$memory" ] || fail "the driver domain does not say what it has"
-    memory="driver domain: $(guest_pages driver-domain) pages, $memory; free: $(xen_free_pages) pages"
+    local left frames pages
+    left=$(what_is_left)
+    frames=$(sed -n 's/.*, \([0-9]*\) frames and .*/\1/p' <<<"$left")
+    [ -n "$frames" ] || fail "the driver domain does not say what it has"
+    pages=$(guest_pages driver-domain)
+    memory="${left/$frames frames/$((pages - frames)) frames used,}; with what is free: $((pages + $(xen_free_pages))) pages"
+    echo "$memory; $pages pages are the driver domain's"
 }
 
 # same_memory TARGET: fails when more or less is in use than when $memory was measured.
