@@ -1,5 +1,5 @@
 # promise: A driver domain of 8 MiB serves four guests of 1 GiB at once, each reading more files than its memory holds: gigabytes of their pages go through a window of 32 MiB.
-# time: 400
+# time: 600
 # memory: 8G
 # disk: file-sets 4 1126M
 

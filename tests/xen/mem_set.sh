@@ -1,5 +1,5 @@
 # promise: A guest gives half of its memory back and takes it again, several times, under I/O: no request fails, Xen gets the pages at once although they were mapped, a guest beside it notices nothing.
-# time: 400
+# time: 600
 # disk: file-sets 1 120M
 # disk: empty 64M
 # disk: empty 64M

@@ -1,5 +1,5 @@
 # promise: A driver domain of 8 MiB serves a guest of 5 GiB, whose memory lies in two places, far beyond 32 bits the second; the guest fills it with files.
-# time: 300
+# time: 600
 # memory: 8G
 # disk: file-sets 4 1126M
 
