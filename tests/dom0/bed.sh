@@ -182,6 +182,18 @@ what_is_left() {
     grep -o "left: .*" "$CONSOLES/guest-driver-domain.log" | tail -1
 }
 
+# memory_report: what the driver domain answers when it is asked what it has, but for what it counts since it began.
+memory_report() {
+    local log=$CONSOLES/guest-driver-domain.log before answers start=$SECONDS
+    before=$(grep -c "event channels open" "$log")
+    xl sysrq driver-domain m
+    until answers=$(grep -c "event channels open" "$log") && [ "$answers" -gt "$before" ]; do
+        seconds_left "$start" 20 >/dev/null || fail "the driver domain does not say what it has"
+        sleep 0.2
+    done
+    grep -E "physmap:|pager: [0-9]* slots|event channels open" "$log" | tail -3 | sed -e 's/^\[[^]]*\] *//' -e 's/; Counters.*//'
+}
+
 # What the driver domain's heap may differ by: lists keep the room that they once needed.
 HEAP_SLACK_BYTES=4096
 
