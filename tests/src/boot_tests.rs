@@ -15,6 +15,7 @@
 //! # block-node: driver=foo,…  a block node of QEMU: bed/physical_disk.rs says how it comes before a disk
 //! # power-cuts: 3             it is run so often, and the machine stopped dead in the middle of it: power_cut/mod.rs
 //! # host: NAME                what the host checks afterwards, with the machine off: host_checks/mod.rs
+//! # with: large_guests        the script of another test, which this one reads from /bed
 //! # alone: yes                it gets a machine of its own, as each test with physical disks does
 //! # qemu: -device foo         more of QEMU's command line
 //! # xen-argument: foo=bar     more of Xen's command line
@@ -68,6 +69,7 @@ pub struct BootTest {
     /// How often the power is cut, in a test of that.
     pub power_cuts: Option<u32>,
     script: PathBuf,
+    other_scripts: Vec<PathBuf>,
     machine: Lab,
     alone: bool,
     host_check: Option<host_checks::Check>,
@@ -96,6 +98,7 @@ fn read(script: &Path) -> Result<BootTest> {
         counts_cycles: text.contains("CYCLES"),
         power_cuts: None,
         script: script.to_owned(),
+        other_scripts: Vec::new(),
         machine: Lab::default(),
         alone: false,
         host_check: None,
@@ -127,6 +130,10 @@ fn read(script: &Path) -> Result<BootTest> {
                 power_cut::log_writes(&mut test.machine);
             }
             "host" => test.host_check = Some(host_checks::find(value)?),
+            "with" => {
+                test.other_scripts.push(script.with_file_name(value).with_extension("sh"));
+                test.alone = true;
+            }
             "alone" => test.alone = value == "yes",
             "qemu" => test.machine.qemu_arguments.extend(value.split_whitespace().map(str::to_owned)),
             "xen-argument" => test.machine.xen_arguments.push(value.to_owned()),
@@ -281,10 +288,11 @@ fn job(
     }
     let mut environment = environment.to_vec();
     environment.push(("TESTS".into(), list));
+    let scripts = tests.iter().flat_map(|test| std::iter::once(&test.script).chain(&test.other_scripts));
     Ok(Job {
         script: workspace.join("tests/dom0/tests.sh"),
         files: None,
-        bed_files: bed_files.iter().cloned().chain(tests.iter().map(|test| test.script.clone())).collect(),
+        bed_files: bed_files.iter().chain(scripts).cloned().collect(),
         environment,
         time_limit: tests.iter().map(|test| test.time_limit + CLEAR_UP).sum(),
     })
