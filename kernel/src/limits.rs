@@ -70,8 +70,10 @@ pub const PAGES_PER_PIN: usize = 1024;
 
 /// Page tables of all views together. Two guests whose pages in the window lie in a dozen blocks of 2 MiB each.
 pub const VIEW_TABLES: usize = 32;
-/// Pages that a fault in a view maps by one hypercall: an aligned block of so many, a power of two.
-pub const VIEW_FAULT_AROUND: usize = 16;
+/// Pages that a fault in a view of descriptor tables maps by one hypercall: an aligned block of so many, a power of two. The
+/// tables lie anywhere, and where neighbours are not used, 16 pages a fault cost eleven times as much as one, against a
+/// quarter less where all are (`cargo xtask bench mapping`, workloads A and C).
+pub const VIEW_FAULT_AROUND: usize = 1;
 
 /// How long the idle loop looks for more work before it sleeps, giving the processor away at each turn. An answer
 /// often brings the next request at once, and a look costs less than a kick, or than sleeping and being woken.

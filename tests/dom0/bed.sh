@@ -192,23 +192,43 @@ what_is_left() {
     grep -o "left: .*" "$CONSOLES/guest-driver-domain.log" | tail -1
 }
 
-# measure_memory TARGET: lets a guest with that disk come and go, and sets $memory to what is in use then: by the driver domain's own word, and
-# by Xen's. Two values differ when anything was leaked between them. It is the only guest then: with several, or several disks, the driver
-# domain might still be at work for one when it speaks of another.
+# memory_report: what the driver domain answers when it is asked what it has, but for what it counts since it began.
+memory_report() {
+    local log=$CONSOLES/guest-driver-domain.log before answers start=$SECONDS
+    before=$(grep -c "event channels open" "$log")
+    xl sysrq driver-domain m
+    until answers=$(grep -c "event channels open" "$log") && [ "$answers" -gt "$before" ]; do
+        seconds_left "$start" 20 >/dev/null || fail "the driver domain does not say what it has"
+        sleep 0.2
+    done
+    grep -E "physmap:|pager: [0-9]* slots|event channels open" "$log" | tail -3 | sed -e 's/^\[[^]]*\] *//' -e 's/; Counters.*//'
+}
+
+# What the driver domain's heap may differ by: lists keep the room that they once needed.
+HEAP_SLACK_BYTES=4096
+
+# measure_memory TARGET: lets a guest with that disk come and go, and sets $memory and $heap to what is in use and what the heap has free then, by
+# the driver domain's own word and by Xen's. RAM that the driver domain does not use is its or Xen's: it may give pages away to map others in
+# their place. The guest is the only one: with several, or several disks, the driver domain might still be at work for one when it speaks of
+# another.
 measure_memory() {
     make_guest measure cloud /dev/null "$(guest_disk "$1")" || fail "the guest to measure with could not be created"
     wait_guest_message measure "the job ended with status 0" || fail "the guest to measure with does not work"
     wait_domain_gone measure || fail "the guest to measure with does not go away"
-    memory=$(what_is_left)
-    [ -n "$memory" ] || fail "the driver domain does not say what it has"
-    memory="driver domain: $(guest_pages driver-domain) pages, $memory; free: $(xen_free_pages) pages"
+    local left pages frames
+    left=$(what_is_left)
+    [[ $left =~ (.*),\ ([0-9]+)\ frames\ and\ ([0-9]+)\ bytes ]] || fail "the driver domain does not say what it has"
+    pages=$(guest_pages driver-domain) frames=${BASH_REMATCH[2]} heap=${BASH_REMATCH[3]}
+    memory="${BASH_REMATCH[1]}, $((pages - frames)) pages used, $((pages + $(xen_free_pages))) its or free"
+    echo "$memory, $pages its; $heap bytes of heap free"
 }
 
-# same_memory TARGET: fails when more or less is in use than when $memory was measured.
+# same_memory TARGET: fails when more or less is in use than when $memory was measured: something was leaked.
 same_memory() {
-    local before=$memory
+    local before=$memory heap_before=$heap
     measure_memory "$1"
     [ "$memory" = "$before" ] || fail "before: $before; now: $memory"
+    [ "$((heap_before - heap))" -le "$HEAP_SLACK_BYTES" ] || fail "$heap bytes of heap are free, before it were $heap_before"
 }
 
 # load_more_modules: Linux' own backends, for scripts that compare with them.

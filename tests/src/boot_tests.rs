@@ -16,6 +16,7 @@
 //! # power-cuts: 3             it is run so often, and the machine stopped dead in the middle of it: power_cut/mod.rs
 //! # host: NAME                what the host checks afterwards, with the machine off: host_checks/mod.rs
 //! # guest: NAME              a guest of our own, `tests/guests/NAME`, which is `/bed/NAME.img`
+//! # with: large_guests        the script of another test, which this one reads from /bed
 //! # alone: yes                it gets a machine of its own, as each test with physical disks does
 //! # qemu: -device foo         more of QEMU's command line
 //! # xen-argument: foo=bar     more of Xen's command line
@@ -71,6 +72,7 @@ pub struct BootTest {
     /// Guests of our own that it needs: packages, each with a program of the same name.
     pub guests: Vec<String>,
     script: PathBuf,
+    other_scripts: Vec<PathBuf>,
     machine: Lab,
     alone: bool,
     host_check: Option<host_checks::Check>,
@@ -100,6 +102,7 @@ fn read(script: &Path) -> Result<BootTest> {
         power_cuts: None,
         guests: Vec::new(),
         script: script.to_owned(),
+        other_scripts: Vec::new(),
         machine: Lab::default(),
         alone: false,
         host_check: None,
@@ -132,6 +135,10 @@ fn read(script: &Path) -> Result<BootTest> {
             }
             "host" => test.host_check = Some(host_checks::find(value)?),
             "guest" => test.guests.push(value.to_owned()),
+            "with" => {
+                test.other_scripts.push(script.with_file_name(value).with_extension("sh"));
+                test.alone = true;
+            }
             "alone" => test.alone = value == "yes",
             "qemu" => test.machine.qemu_arguments.extend(value.split_whitespace().map(str::to_owned)),
             "xen-argument" => test.machine.xen_arguments.push(value.to_owned()),
@@ -286,10 +293,11 @@ fn job(
     }
     let mut environment = environment.to_vec();
     environment.push(("TESTS".into(), list));
+    let scripts = tests.iter().flat_map(|test| std::iter::once(&test.script).chain(&test.other_scripts));
     Ok(Job {
         script: workspace.join("tests/dom0/tests.sh"),
         files: None,
-        bed_files: bed_files.iter().cloned().chain(tests.iter().map(|test| test.script.clone())).collect(),
+        bed_files: bed_files.iter().chain(scripts).cloned().collect(),
         environment,
         time_limit: tests.iter().map(|test| test.time_limit + CLEAR_UP).sum(),
     })

@@ -1,4 +1,4 @@
-# promise: Over many guests that come, work and go, the driver domain keeps nothing: its counters and Xen's free pages do not drift.
+# promise: Over many guests that come, work and go, the driver domain keeps nothing: its frames, slots, event channels and Xen's free pages do not drift.
 # time: 7200
 
 cat >job <<'JOB'
@@ -16,12 +16,17 @@ cycle() {
 cycle warm-up
 pages=$(xen_free_pages)
 state=$(what_is_left)
+report=$(memory_report)
+echo "$report"
 nodes=$(xenstore-ls "/local/domain/$(xl domid driver-domain)" | wc -l)
-for cycle in $(seq "${CYCLES:-3}"); do
+for cycle in $(seq "${CYCLES:-10}"); do
     cycle "$cycle"
     [ "$(xen_free_pages)" = "$pages" ] || fail "after cycle $cycle Xen has $(xen_free_pages) free pages, not $pages"
     now=$(what_is_left)
     [ "$now" = "$state" ] || fail "after cycle $cycle the driver domain has $now, not $state"
+    now=$(memory_report)
+    [ "$now" = "$report" ] || fail "after cycle $cycle the driver domain has $now, not $report"
 done
+grep -q "IS NOT" "$CONSOLES/guest-driver-domain.log" && fail "the books of the physmap do not add up"
 [ "$(xenstore-ls "/local/domain/$(xl domid driver-domain)" | wc -l)" = "$nodes" ] || fail "xenstore has more nodes than before"
 [ -n "$state" ] || fail "the driver domain does not say what it has"

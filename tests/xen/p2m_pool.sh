@@ -1,5 +1,5 @@
 # promise: When Xen has not enough memory for the driver domain's page tables (its P2M pool), the window becomes smaller, told in one line, and a guest is served through what is left.
-# time: 120
+# time: 240
 # disk: file-sets 1 200M
 
 # xl gives no less than 1 MiB, and that is enough for the largest window; so most of it is taken away again. Each page is a table for 512 pages.

@@ -35,6 +35,7 @@ use super::{DriverNews, Guest};
 use crate::limits::HEAP_HEADROOM_BYTES;
 use crate::mm::census::Census;
 use crate::mm::frames::FrameAllocator;
+use crate::xen::event::open_ports;
 use crate::xen::hypercall::{Errno, HypercallError};
 use crate::xen::sched::ShutdownReason;
 use crate::xen::store::{Store, StoreError, WatchEvent};
@@ -224,6 +225,7 @@ impl Control {
             pager.pinned(),
             pager.counters(),
         );
+        log::info!("xen: {} event channels open", open_ports());
         for guest in guests.iter() {
             log::info!("pager: {} has {} slots", guest.domain(), pager.held(guest.domain()));
         }

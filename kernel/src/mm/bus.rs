@@ -50,8 +50,8 @@ impl BusAddresses for SelfGrants {
     fn bus_address(&mut self, frame: Gfn) -> Result<u64, GrantError> {
         let grant = self.table.grant_read(self.own, frame)?;
         // Dropped, that is unmapped, before the grant is.
-        let wanted = core::iter::once((grant.reference(), Access::Read));
-        let mapped = SinglePages::map_granted(&self.pages, self.own, wanted).map_err(|(_, error)| error)?;
+        let wanted = [(grant.reference(), Access::Read)];
+        let mapped = SinglePages::map_granted(&self.pages, self.own, &wanted).map_err(|(_, error)| error)?;
         let address = mapped.iter().next().map_or(0, |page| page.bus_address);
         let plausible = address != 0 && address % PAGE_BYTES as u64 == 0;
         plausible.then_some(address).ok_or(GrantError::BusAddress(address))

@@ -60,7 +60,6 @@ pub trait Viewer {
 /// Pages of one guest that are looked up, and mapped, together.
 struct Pass {
     domain: DomainId,
-    holder: usize,
     /// Nobody waits for the pages: they are no reason to take from a guest what is its fair share.
     is_hint: bool,
     /// The first page that could not be mapped.
@@ -193,9 +192,8 @@ impl Pager {
         slots: &mut PinnedSlots,
     ) -> Result<(), MemoryError> {
         let start = slots.len();
-        let holder = self.holder(domain);
         loop {
-            let mut pass = Pass { domain, holder, is_hint: false, failure: None, shrunk: false };
+            let mut pass = Pass { domain, is_hint: false, failure: None, shrunk: false };
             let result = frames.clone().try_for_each(|frame| {
                 let slot = self.find_or_assign(&mut pass, frame)?;
                 if let Some(state) = self.slots.get_mut(slot) {
@@ -218,8 +216,7 @@ impl Pager {
 
     /// Maps those pages of `domain` that are missing. A hint: failure shows when they are pinned.
     pub fn prefetch(&mut self, domain: DomainId, frames: impl Iterator<Item = GuestFrame>) {
-        let holder = self.holder(domain);
-        let mut pass = Pass { domain, holder, is_hint: true, failure: None, shrunk: false };
+        let mut pass = Pass { domain, is_hint: true, failure: None, shrunk: false };
         for frame in frames {
             let Ok(slot) = self.find_or_assign(&mut pass, frame) else { break };
             if let Some(state) = self.slots.get_mut(slot) {
@@ -357,7 +354,8 @@ impl Pager {
         }
         self.counters.map_calls += 1;
         let mut failures: SmallVec<[(SlotIndex, ForeignPage, Errno); 4]> = SmallVec::new();
-        let (slots, holder) = (&mut self.slots, self.holders.get_mut(pass.holder));
+        let holder = self.holder(pass.domain);
+        let (slots, holder) = (&mut self.slots, self.holders.get_mut(holder));
         let Some(holder) = holder else { return };
         let shrunk = self.window.commit(pass.domain, |slot, page, result| match result {
             Ok(()) => holder.join(slots, slot),
@@ -391,9 +389,10 @@ impl Pager {
         if self.window.grow(|slot| push(slots, empty, slot)) {
             return self.take_empty();
         }
-        let has = self.holders.get(pass.holder)?.count + self.window.begun();
-        let from = if has < self.fair_share() { self.richest() } else { Some(pass.holder) };
-        let slot = from.and_then(|holder| self.victim(holder)).or_else(|| self.victim(pass.holder));
+        let own = self.holder(pass.domain);
+        let has = self.holders.get(own)?.count + self.window.begun();
+        let from = if has < self.fair_share() { self.richest() } else { Some(own) };
+        let slot = from.and_then(|holder| self.victim(holder)).or_else(|| self.victim(own));
         if slot.is_some() || pass.is_hint {
             return slot;
         }

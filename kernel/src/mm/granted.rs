@@ -11,15 +11,16 @@
 //! mapped then.
 //!
 //! Two ways to reach a page. Rings are mapped as long as their queue lives. Of a request nothing is mapped: Xen copies
-//! (`GNTTABOP_copy`), one hypercall for each read or write, whatever the number of pages up to [`COPY_BATCH`]. A request
-//! of 4 KiB takes four: indirect table, header, data, status. Larger ones than [`GRANT_COPY_MAX_BYTES`] are mapped, and
-//! unmapped before the guest is told.
+//! (`GNTTABOP_copy`), one hypercall for each read or write of up to [`COPY_BATCH`] pages. A request of 4 KiB takes four:
+//! indirect table, header, data, status; requests that wait together share those for tables and headers. Larger ones
+//! than [`GRANT_COPY_MAX_BYTES`] are mapped, and unmapped before the guest is told.
 //!
 //! What is copied is looked at only then: a reference that means nothing shows when it is read or written. Neither way can it
 //! harm anybody: Xen checks each.
 //!
 //! [`COPY_BATCH`]: crate::xen::grant::COPY_BATCH
 
+use alloc::boxed::Box;
 use alloc::rc::Rc;
 use core::cell::{Cell, RefCell};
 use core::ops::Range;
@@ -58,7 +59,8 @@ struct Borrower {
 /// Granted regions, until dropped.
 pub enum GrantedPinned {
     /// Mapped.
-    Mapped(MappedRegions),
+    // Rare, and large: what is moved about is small without it.
+    Mapped(Box<MappedRegions>),
     /// Copied when they are read or written.
     Copied(CopiedRegions),
 }
@@ -123,7 +125,7 @@ impl GrantedMemory {
             wanted.extend(bytes_of(place_of(region)?, region.length).map(|bytes| (bytes.reference, access)));
             start += region.length;
         }
-        let pages = SinglePages::map_granted(&borrower.pages, borrower.domain, wanted.into_iter())
+        let pages = SinglePages::map_granted(&borrower.pages, borrower.domain, &wanted)
             .map_err(|failed| out_of_reach(borrower.domain, failed))?;
         let mut mapped = pages.iter();
         let mut start = 0;
@@ -141,7 +143,8 @@ impl GrantedMemory {
         }
         drop(mapped);
         borrower.mapped.update(|mapped| mapped + pages.iter().count());
-        Ok(GrantedPinned::Mapped(MappedRegions { pieces, pages, borrower: borrower.clone() }))
+        let regions = MappedRegions { pieces, pages, borrower: borrower.clone() };
+        Ok(GrantedPinned::Mapped(Box::new(regions)))
     }
 
     /// Remembers regions.

@@ -122,13 +122,13 @@ impl GuestMemory for ForeignMemory {
     fn pin(&self, regions: &[GuestRegion]) -> Result<ForeignPinned, MemoryError> {
         let pages = measure(regions)?;
         let sharer = &self.0;
-        if sharer.pinned.get() + pages > sharer.pager.borrow().share(sharer.domain) {
+        let mut pager = sharer.pager.borrow_mut();
+        if sharer.pinned.get() + pages > pager.share(sharer.domain) {
             return Err(MemoryError::Exhausted);
         }
         let mut slots = PinnedSlots::new();
         slots.try_reserve(pages).map_err(|_| MemoryError::Exhausted)?;
         let mut pieces = Pieces::with_room_for(pages)?;
-        let mut pager = sharer.pager.borrow_mut();
         pager.pin(sharer.domain, &Frames::new(regions), &mut slots)?;
         let mut places = slots.iter();
         for region in regions {

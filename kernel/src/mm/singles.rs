@@ -78,7 +78,7 @@ impl SinglePages {
         Ok(unsafe { GrantTable::new(page) })
     }
 
-    /// Maps the pages that `domain` granted us as `references`, many by one hypercall.
+    /// Maps the pages that `domain` granted us under these references, many by one hypercall.
     ///
     /// # Errors
     /// All or nothing: the first reference that could not be mapped and Xen's answer; ENOMEM when all frame numbers for
@@ -86,34 +86,31 @@ impl SinglePages {
     pub fn map_granted(
         owner: &Rc<RefCell<Self>>,
         domain: DomainId,
-        references: impl ExactSizeIterator<Item = (u32, Access)>,
+        references: &[(u32, Access)],
     ) -> Result<GrantedPages, (u32, GrantError)> {
         let mut granted = GrantedPages { owner: owner.clone(), pages: SmallVec::new() };
-        let full = |_| (0, GrantError::from(FULL));
-        granted.pages.try_reserve(references.len()).map_err(full)?;
-        let mut references = references.peekable();
-        while references.peek().is_some() {
-            let mut batch: SmallVec<[Wanted; grant::MAP_BATCH]> = SmallVec::new();
+        granted.pages.try_reserve(references.len()).map_err(|_| (0, FULL.into()))?;
+        for references in references.chunks(grant::MAP_BATCH) {
             let mut pages = owner.borrow_mut();
-            let mut holes = pages.holes();
-            for (reference, access) in references.by_ref().take(grant::MAP_BATCH) {
-                let gfn = holes.next().ok_or((reference, FULL.into()))?;
-                batch.push(Wanted { reference, gfn, access });
+            let mut wanted = [Wanted { reference: 0, gfn: Gfn(0), access: Access::Read }; grant::MAP_BATCH];
+            let mut count = 0;
+            let places = wanted.iter_mut().zip(references).zip(pages.holes());
+            for ((place, (reference, access)), gfn) in places {
+                *place = Wanted { reference: *reference, gfn, access: *access };
+                count += 1;
             }
-            drop(holes);
-            let (mut failed, mut wanted) = (None, batch.iter());
-            grant::map(domain, &batch, |mapped| {
-                let reference = wanted.next().map_or(0, |wanted| wanted.reference);
-                match mapped {
-                    Ok(mapped) => {
-                        pages.toggle(mapped.gfn);
-                        pages.granted += 1;
-                        granted.pages.push(mapped);
-                    }
-                    Err(error) => failed = failed.or(Some((reference, error))),
+            if let Some((reference, _)) = references.get(count) {
+                return Err((*reference, FULL.into()));
+            }
+            let mut failed = None;
+            grant::map(domain, wanted.get(..count).unwrap_or_default(), |wanted, mapped| match mapped {
+                Ok(mapped) => {
+                    pages.toggle(mapped.gfn);
+                    pages.granted += 1;
+                    granted.pages.push(mapped);
                 }
+                Err(error) => failed = failed.or(Some((wanted.reference, error))),
             });
-            drop(pages);
             if let Some(failed) = failed {
                 return Err(failed);
             }

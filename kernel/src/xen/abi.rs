@@ -185,6 +185,8 @@ pub mod event {
     pub const STATUS: u64 = 5;
     /// Make a port that some domain may bind to.
     pub const ALLOC_UNBOUND: u64 = 6;
+    /// State of a port: not in use.
+    pub const STATUS_CLOSED: u32 = 0;
     /// State of a port: nobody has bound to it yet.
     pub const STATUS_UNBOUND: u32 = 1;
 }

@@ -90,3 +90,16 @@ fn sending_to_a_port_that_is_not_open_is_no_error() {
     send(Port(77));
     assert_eq!(xen.calls(Call::Send), 1);
 }
+
+#[test]
+fn open_ports_are_those_that_are_not_closed() {
+    let xen = FakeXen::new();
+    xen.add_domain(GUEST, 1);
+    dm::create_ioreq_server(GUEST).unwrap();
+    let _made_and_closed = own_domain().unwrap();
+    assert_eq!(open_ports(), 0);
+    let bound = BoundPort::bind(GUEST, 1).unwrap();
+    assert_eq!((open_ports(), xen.open_ports()), (1, 1));
+    drop(bound);
+    assert_eq!(open_ports(), 0);
+}

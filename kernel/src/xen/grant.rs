@@ -142,7 +142,7 @@ pub const MAP_BATCH: usize = 16;
 
 /// Maps up to [`MAP_BATCH`] pages that `domain` granted, by one hypercall, and tells of each in order how it went. Only
 /// `mm/singles.rs` calls this.
-pub fn map(domain: DomainId, wanted: &[Wanted], mut tell: impl FnMut(Result<Mapped, GrantError>)) {
+pub fn map(domain: DomainId, wanted: &[Wanted], mut tell: impl FnMut(Wanted, Result<Mapped, GrantError>)) {
     const OPERATION: &str = "map a granted page";
     let request = |wanted: &Wanted| MapGrant {
         host_address: wanted.gfn.address() as u64,
@@ -159,13 +159,11 @@ pub fn map(domain: DomainId, wanted: &[Wanted], mut tell: impl FnMut(Result<Mapp
     // SAFETY: GNTTABOP_map_grant_ref reads and writes `count` gnttab_map_grant_ref (grant_table.h).
     let called =
         unsafe { call(number::GRANT_TABLE_OP, [grant::MAP_GRANT_REF, address, count, 0, 0], OPERATION) };
-    for (request, Wanted { gfn, .. }) in requests.iter().zip(wanted) {
+    for (request, wanted) in requests.iter().zip(wanted) {
         // When the call failed in the middle, those before that are mapped.
-        tell(outcome(request.status, called, OPERATION).map(|()| Mapped {
-            gfn: *gfn,
-            handle: request.handle,
-            bus_address: request.bus_address,
-        }));
+        let (handle, bus_address) = (request.handle, request.bus_address);
+        let mapped = Mapped { gfn: wanted.gfn, handle, bus_address };
+        tell(*wanted, outcome(request.status, called, OPERATION).map(|()| mapped));
     }
 }
 

@@ -22,21 +22,21 @@ const SIZES: [u32; 8] = [512, 1024, 2048, 4096, 8192, 16384, 32768, 65536];
 const WAYS: [(&str, &str, u32); 17] = [
     ("(0) the copy alone, from memory of our own", "nothing", 1),
     ("(1) mapped and unmapped for each request", "map-per-request", 1),
-    ("    for 32 requests", "map-per-request", 32),
+    ("(1) for 32 requests together", "map-per-request", 32),
     ("(2) all mapped at the start", "map-all", 1),
     ("(3) mapped on fault, a single page", "view", 1),
-    ("    32 page tables, 35 are needed", "view-few-tables", 1),
+    ("(3) with 32 page tables, 35 are needed", "view-few-tables", 1),
     ("(4) mapped on fault, 16 pages", "view-around", 1),
     ("(5) pinned, replaced in place", "pin", 1),
-    ("    32 requests at once", "pin", 32),
-    ("    (5) as devices use it", "guest-memory", 1),
-    ("    (5) so, 32 requests at once", "guest-memory", 32),
-    ("(6) the same in ballooned slots", "pin-balloon", 1),
-    ("    32 requests at once", "pin-balloon", 32),
+    ("(5) 32 requests together", "pin", 32),
+    ("(5) as device models do it", "guest-memory", 1),
+    ("(5) as they do it, 32 together", "guest-memory", 32),
+    ("(6) as (5), slots out of our RAM", "pin-balloon", 1),
+    ("(6) 32 requests together", "pin-balloon", 32),
     ("(7) grants mapped and unmapped", "grant-map", 1),
-    ("    for 32 requests", "grant-map", 32),
-    ("(8) grants copied", "grant-copy", 1),
-    ("    for 32 requests", "grant-copy", 32),
+    ("(7) for 32 requests together", "grant-map", 32),
+    ("(8) grants copied by Xen", "grant-copy", 1),
+    ("(8) for 32 requests together", "grant-copy", 32),
 ];
 
 const WORKLOADS: [(&str, &str); 3] = [
@@ -106,7 +106,7 @@ pub fn text(records: &Records) -> Result<String> {
     anyhow::ensure!(touched >= TOUCHED_LEAST, "(A) touched only {touched:.3} of the target's pages");
     let all = cost(records, "map-all", "whole", 1, PAGE_BYTES)?.context("not all was mapped at the start")?;
     text += &format!(
-        "In (A) {:.1} % of the target's pages were touched. To map all at the start took {:.2} ms, before the first request.\n\n\
+        "In (A) {:.1} % of the target's pages were touched. To map all at the start took {:.1} ms before the first request.\n\n\
          Grants, by size\n\n{}\nA page that is mapped already is pinned and unpinned\n\n{}",
         100.0 * touched,
         all.setup_ns / 1e6,
@@ -195,20 +195,11 @@ pub fn picture(records: &Records) -> Result<String> {
         series: [&WORKLOADS[1], &WORKLOADS[0]].map(|(_, title)| (*title).to_owned()),
         rows: Vec::new(),
     };
-    let mut last = "";
     for (title, way, batch) in WAYS {
-        let (Some(fitting), Some(whole)) = (
-            cost(records, way, "fitting", batch, PAGE_BYTES)?,
-            cost(records, way, "whole", batch, PAGE_BYTES)?,
-        ) else {
-            continue;
-        };
-        if batch == 1 {
-            last = title;
+        let cost = |workload| cost(records, way, workload, batch, PAGE_BYTES);
+        if let (Some(fitting), Some(whole)) = (cost("fitting")?, cost("whole")?) {
+            dots.rows.push((title.to_owned(), [fitting.at(CHOSEN_WEIGHT), whole.at(CHOSEN_WEIGHT)]));
         }
-        let title =
-            if batch == 1 { title.to_owned() } else { format!("{}, {}", number_of(last), title.trim()) };
-        dots.rows.push((title, [fitting.at(CHOSEN_WEIGHT), whole.at(CHOSEN_WEIGHT)]));
     }
     let mut series = Vec::new();
     for (title, way, weight) in [
@@ -229,13 +220,8 @@ pub fn picture(records: &Records) -> Result<String> {
     let line = Line {
         title: "Granted buffers: one request, by size".to_owned(),
         across: LogAxis { from: 512.0, to: 65_536.0, title: "bytes of the request, logarithmic".to_owned() },
-        up: LogAxis { from: 50.0, to: 300_000.0, title: "virtual ns, logarithmic".to_owned() },
+        up: LogAxis { from: 100.0, to: 300_000.0, title: "virtual ns, logarithmic".to_owned() },
         series,
     };
     Ok(Picture { dots, line }.svg())
-}
-
-/// The number that a row's title begins with.
-fn number_of(title: &str) -> &str {
-    title.split_once(' ').map_or(title, |(number, _)| number)
 }

@@ -104,9 +104,14 @@ impl Measured {
 
     fn configuration(&self) -> String {
         let lab = &self.lab;
+        let time = if lab.deterministic {
+            "virtual: one ns is one instruction of the whole machine (QEMU -icount shift=0,sleep=off)"
+        } else {
+            "the host's: no times are told"
+        };
         format!(
             "\
-time     virtual: one ns is one instruction of the whole machine (QEMU -icount shift=0,sleep=off)
+time     {time}
 machine  {}, virt, {}, GICv{}, 1 processor, {} of memory
 Xen      {} ({}), IOREQ and FLASK, enforcing{}; Dom0: Debian's cloud kernel, {}, 1 vCPU
 driver   driver-domain.img {} KiB, commit {}

@@ -30,10 +30,10 @@ enum Which {
     Disk,
     /// The start of the driver domain and of a guest's disk; the least memory for one in RAM
     Start,
-    /// Ways of reaching guests' memory
-    Mapping,
     /// The least memory for one guest and for four, on partitions of a physical disk
     Memory,
+    /// Ways of reaching guests' memory
+    Mapping,
 }
 
 /// What the project aims at for an access to a register.
@@ -47,6 +47,7 @@ const DISK_BYTES: u64 = 64 << 20;
 /// Enough for the volume.
 const DISK_MEMORY_MIB: u32 = 24;
 const MEMORIES_MIB: &str = "8 7 6 5 4 3 2 1";
+const DISK_MEMORIES_MIB: &str = "8 5 4 3 2";
 /// Four guests, and what each reads.
 const FILE_SETS: Content = Content::FileSets(4, 48 << 20);
 
@@ -80,11 +81,11 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     if wanted(Which::Start) {
         start(options)?;
     }
-    if wanted(Which::Mapping) {
-        mappings(options)?;
-    }
     if wanted(Which::Memory) {
         memory(options)?;
+    }
+    if wanted(Which::Mapping) {
+        mappings(options)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -272,32 +273,16 @@ fn start(options: &Options) -> Result<()> {
     )
 }
 
-fn mappings(options: &Options) -> Result<()> {
-    let measured = measure("mapping", options.lab("mapping", &[]), &[], &["mapping"])?;
-    let records = &measured.records;
-    let picture = measured.keep_picture("mapping.svg", &mapping::picture(records)?)?;
-    measured.publish(
-        &mapping::text(records)?,
-        &format!(
-            "target   no operating system, 64 MiB, each page with a pattern of its own: all that is read is compared, outside of the \
-             measured time\n\
-             flushes  of Xen, of all of our TLB entries, counted by rule: 1 for each page replaced or unmapped; in virtual time one costs a \
-             single instruction, hence the weights\n\
-             own      invalidations of single entries by ourselves\n\
-             picture  {}",
-            picture.display()
-        ),
-    )
-}
-
 fn memory(options: &Options) -> Result<()> {
     let mut lab = options.lab("memory", &[]);
+    // Nothing is timed here, and counting instructions is slow.
+    lab.deterministic = false;
     lab.memory = "8G".into();
     lab.disks.push(PhysicalDisk { transport: 0, content: FILE_SETS, options: String::new() });
-    let measured = measure("memory", lab, &[("MEMORIES", MEMORIES_MIB.to_owned())], &[])?;
+    let measured = measure("memory", lab, &[("MEMORIES", DISK_MEMORIES_MIB.to_owned())], &[])?;
     let records = measured.records.all(None, "memory");
     let mut table = Table::new(&["memory=, MiB", "serves 1 guest", "4 guests"]);
-    for mib in MEMORIES_MIB.split(' ') {
+    for mib in DISK_MEMORIES_MIB.split(' ') {
         let answer = |guests: &str| {
             let mut tried = records.iter();
             let found = tried.find(|record| record.text("guests") == guests && record.text("mib") == mib);
@@ -310,5 +295,24 @@ fn memory(options: &Options) -> Result<()> {
         &format!("{}\n{complaints}", table.text()),
         "guests   Debian's cloud kernel, 1 vCPU, 1 GiB, each on a partition of one physical disk; while all are there, each reads files \
          past its page cache, writes one, and finds all as it must be",
+    )
+}
+
+fn mappings(options: &Options) -> Result<()> {
+    let measured = measure("mapping", options.lab("mapping", &[]), &[], &["mapping"])?;
+    let records = &measured.records;
+    let picture = measured.keep_picture("mapping.svg", &mapping::picture(records)?)?;
+    measured.publish(
+        &mapping::text(records)?,
+        &format!(
+            "target   no operating system, 64 MiB, each page with a pattern of its own: all that is read is compared, outside of the \
+             measured time\n\
+             flushes  of Xen, of all of our TLB entries, counted by rule: 1 for each page replaced or unmapped; in virtual time one costs a \
+             single instruction, hence the weights\n\
+             own      invalidations by ourselves, of what a view showed of a page or by a page table; not weighed\n\
+             hits     no hypercall was needed; a fault may have been\n\
+             picture  {}",
+            picture.display()
+        ),
     )
 }

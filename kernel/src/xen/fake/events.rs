@@ -50,11 +50,17 @@ impl Xen {
         Ok(())
     }
 
-    /// Only of ports that [`Self::allocate`] made.
+    /// Unbound ports are those that [`Self::allocate`] made.
     fn status(&mut self, status: &mut EventStatus) -> Result<(), Errno> {
-        assert_eq!(self.ports.get(&status.port), Some(&None));
-        status.status = event::STATUS_UNBOUND;
-        status.remote_domain = OWN_DOMAIN;
+        const STATUS_INTERDOMAIN: u32 = 2;
+        if status.port as usize > PORTS_MAX {
+            return Err(Errno::EINVAL);
+        }
+        (status.status, status.remote_domain) = match self.ports.get(&status.port) {
+            None => (event::STATUS_CLOSED, 0),
+            Some(None) => (event::STATUS_UNBOUND, OWN_DOMAIN),
+            Some(Some((domain, _))) => (STATUS_INTERDOMAIN, *domain),
+        };
         Ok(())
     }
 

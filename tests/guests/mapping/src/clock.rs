@@ -19,6 +19,14 @@ pub fn hz() -> u64 {
     read_cntfrq_el0().bits()
 }
 
+/// Lets a few instructions pass, another number for each `seed`. A tick is 16 instructions long: if all that is measured began at
+/// the same place in one, it would be rounded the same way each time.
+pub fn drift(seed: u32) {
+    for _ in 0..seed % 16 {
+        core::hint::spin_loop();
+    }
+}
+
 /// Gives the processor to whoever wants it for a while.
 pub fn rest(duration_ns: u64) {
     let end_ns = now_ns() + duration_ns;

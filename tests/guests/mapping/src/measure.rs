@@ -8,7 +8,7 @@ use drivers::volume::ram::Storage;
 use kernel::limits::PAGE_BYTES;
 use kernel::mm::frames::RamStorage;
 
-use crate::clock::{TO_READ_A_LINE_NS, hz, rest, ticks};
+use crate::clock::{TO_READ_A_LINE_NS, drift, hz, rest, ticks};
 use crate::target::{self, PAGES};
 use crate::ways::{Counts, Way};
 use crate::workload::{Pages, Touched, Workload};
@@ -50,6 +50,7 @@ pub fn measure<W: Way>(
     for _ in 0..row.requests as usize / row.batch {
         let batch: Vec<_> = pages.by_ref().take(row.batch).collect();
         let mut parts = parts(buffers, row.bytes);
+        drift(batch.iter().sum());
         let begin = ticks();
         way.read(&batch, &mut parts)?;
         total += ticks() - begin;

@@ -7,7 +7,7 @@ use core::error::Error;
 use core::ops::Range;
 
 use kernel::bring_up::Foundation;
-use kernel::limits::{PAGE_BYTES, VIEW_FAULT_AROUND, VIEW_TABLES};
+use kernel::limits::{PAGE_BYTES, VIEW_TABLES};
 use kernel::mm::balloon::Balloon;
 use kernel::mm::frames::{FrameAllocator, RamStorage};
 use kernel::mm::physmap::{Unpopulated, Window};
@@ -29,6 +29,8 @@ use crate::{clock, hits};
 const WORKLOADS: [Workload; 3] = [Workload::Whole, Workload::Fitting, Workload::Sequential];
 /// Bytes of a request, for comparisons by size; [`PAGE_BYTES`] is among the workloads.
 const SIZES: [usize; 7] = [512, 1024, 2048, 8192, 16384, 32768, 65536];
+/// Pages that a fault maps where it maps neighbours, too.
+const FAULT_AROUND: usize = 16;
 const REQUESTS_BY_SIZE: u32 = 1024;
 
 /// What all rows are about.
@@ -93,7 +95,7 @@ impl Rows {
         for (way, fault_around, tables) in [
             ("view", 1, ENOUGH_TABLES),
             ("view-few-tables", 1, VIEW_TABLES),
-            ("view-around", VIEW_FAULT_AROUND, ENOUGH_TABLES),
+            ("view-around", FAULT_AROUND, ENOUGH_TABLES),
         ] {
             let window = self.unpopulated();
             measure(row(way), &mut self.buffers, || OnFault::new(domain, window, fault_around, tables))?;

@@ -11,7 +11,7 @@ use kernel::limits::PAGE_BYTES;
 use kernel::mm::address::{Gfn, GuestFrame};
 use kernel::xen::{DomainId, event, sched};
 
-use crate::foreign;
+use crate::foreign::Mapper;
 
 /// Pages of its memory. The first one is its image, the others hold the pattern.
 pub const PAGES: u32 = 64 << 20 >> PAGE_BYTES.trailing_zeros();
@@ -66,7 +66,8 @@ pub fn holds(page: Page, bytes: &[u8]) -> bool {
 pub fn meet(domain: DomainId, window: &Range<usize>) -> Result<(), Box<dyn Error>> {
     let own = event::own_domain()?;
     let first = Gfn::containing(window.start);
-    foreign::map(domain, &[0], first)?;
+    let mut mapper = Mapper::new(domain);
+    mapper.map(&[0], first)?;
     let state: *mut i64 = ptr::with_exposed_provenance_mut(first.address() + STATE_OFFSET);
     let peer: *mut u64 = ptr::with_exposed_provenance_mut(first.address() + PEER_OFFSET);
     // SAFETY: the page was mapped just now, and both words lie in it; the other domain reads and writes them, too.
@@ -80,6 +81,6 @@ pub fn meet(domain: DomainId, window: &Range<usize>) -> Result<(), Box<dyn Error
         }
         sched::yield_processor();
     };
-    foreign::unmap(first, 1)?;
+    mapper.unmap(first, 1)?;
     if reached == GRANTED { Ok(()) } else { Err(alloc::format!("the target is at {reached}").into()) }
 }

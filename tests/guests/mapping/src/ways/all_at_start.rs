@@ -9,22 +9,28 @@ use kernel::mm::address::Gfn;
 use kernel::xen::DomainId;
 
 use super::{Counts, Way, copy_from, pieces};
-use crate::foreign::{self, MAP_BATCH};
+use crate::foreign::Mapper;
 use crate::target::{FIRST_PAGE, PAGES, Page};
 
 pub struct AllAtStart {
+    mapper: Mapper,
     first: Gfn,
     counts: Counts,
 }
 
+/// Pages that are mapped by one hypercall.
+const MAP_BATCH: usize = 256;
+
 impl AllAtStart {
     /// `space` has room for all of the memory of `domain`.
     pub fn new(domain: DomainId, space: &Range<usize>) -> Result<Self, Box<dyn Error>> {
-        let all = Self { first: Gfn::containing(space.start), counts: Counts::default() };
+        let mapper = Mapper::new(domain);
+        let mut all = Self { mapper, first: Gfn::containing(space.start), counts: Counts::default() };
         let pages: Vec<Page> = (FIRST_PAGE..PAGES).collect();
         for batch in pages.chunks(MAP_BATCH) {
             let first = batch.first().copied().unwrap_or_default();
-            foreign::map(domain, batch, all.gfn(first))?;
+            let first = all.gfn(first);
+            all.mapper.map(batch, first)?;
         }
         Ok(all)
     }
@@ -50,6 +56,7 @@ impl Way for AllAtStart {
     }
 
     fn end(&mut self) -> Result<(), Box<dyn Error>> {
-        foreign::unmap(self.gfn(FIRST_PAGE), (PAGES - FIRST_PAGE) as usize).map(drop)
+        let first = self.gfn(FIRST_PAGE);
+        self.mapper.unmap(first, (PAGES - FIRST_PAGE) as usize).map(drop)
     }
 }

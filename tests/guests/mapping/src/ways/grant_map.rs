@@ -41,7 +41,7 @@ impl Way for GrantMap {
         let mut result = Ok(());
         for batch in wanted.chunks(MAP_BATCH) {
             counts.hypercalls += 1;
-            map(*domain, batch, |page| match page {
+            map(*domain, batch, |_, page| match page {
                 Ok(page) => mapped.push(page),
                 Err(error) => result = Err(error),
             });

@@ -8,30 +8,30 @@ use kernel::mm::address::Gfn;
 use kernel::xen::DomainId;
 
 use super::{Counts, Way, copy_from};
-use crate::foreign;
+use crate::foreign::Mapper;
 use crate::target::Page;
 
 pub struct PerRequest {
-    domain: DomainId,
+    mapper: Mapper,
     first: Gfn,
     counts: Counts,
 }
 
 impl PerRequest {
     pub fn new(domain: DomainId, window: &Range<usize>) -> Self {
-        Self { domain, first: Gfn::containing(window.start), counts: Counts::default() }
+        Self { mapper: Mapper::new(domain), first: Gfn::containing(window.start), counts: Counts::default() }
     }
 }
 
 impl Way for PerRequest {
     /// Requests of a page each.
     fn read(&mut self, pages: &[Page], parts: &mut [&mut [u8]]) -> Result<(), Box<dyn Error>> {
-        foreign::map(self.domain, pages, self.first)?;
+        self.mapper.map(pages, self.first)?;
         for (gfn, (_, part)) in (self.first.0..).zip(pages.iter().zip(parts)) {
             // SAFETY: mapped just now.
             unsafe { copy_from(Gfn(gfn).address(), part) };
         }
-        self.counts.hypercalls += 1 + foreign::unmap(self.first, pages.len())?;
+        self.counts.hypercalls += 1 + self.mapper.unmap(self.first, pages.len())?;
         self.counts.misses += pages.len() as u64;
         self.counts.flushes += pages.len() as u64;
         Ok(())
