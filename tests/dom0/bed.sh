@@ -204,31 +204,32 @@ memory_report() {
     grep -E "physmap:|pager: [0-9]* slots|event channels open" "$log" | tail -3 | sed -e 's/^\[[^]]*\] *//' -e 's/; Counters.*//'
 }
 
-# What the driver domain's heap may differ by: lists keep the room that they once needed.
-HEAP_SLACK_BYTES=4096
+# What the memory that the driver domain uses may differ by: lists keep the room that they once needed.
+MEMORY_SLACK_BYTES=4096
 
-# measure_memory TARGET: lets a guest with that disk come and go, and sets $memory and $heap to what is in use and what the heap has free then, by
-# the driver domain's own word and by Xen's. RAM that the driver domain does not use is its or Xen's: it may give pages away to map others in
-# their place. The guest is the only one: with several, or several disks, the driver domain might still be at work for one when it speaks of
-# another.
+# measure_memory TARGET: lets a guest with that disk come and go, and sets $memory to what is in use then, by the driver domain's own word and by
+# Xen's, and $used to the bytes of RAM among it. RAM that the driver domain does not use is its or Xen's: it may give pages away to map others
+# in their place; and what its heap has free is not in use, however large the heap has grown. The guest is the only one: with several, or several
+# disks, the driver domain might still be at work for one when it speaks of another.
 measure_memory() {
     make_guest measure cloud /dev/null "$(guest_disk "$1")" || fail "the guest to measure with could not be created"
     wait_guest_message measure "the job ended with status 0" || fail "the guest to measure with does not work"
     wait_domain_gone measure || fail "the guest to measure with does not go away"
-    local left pages frames
+    local left pages frames heap
     left=$(what_is_left)
     [[ $left =~ (.*),\ ([0-9]+)\ frames\ and\ ([0-9]+)\ bytes ]] || fail "the driver domain does not say what it has"
     pages=$(guest_pages driver-domain) frames=${BASH_REMATCH[2]} heap=${BASH_REMATCH[3]}
-    memory="${BASH_REMATCH[1]}, $((pages - frames)) pages used, $((pages + $(xen_free_pages))) its or free"
-    echo "$memory, $pages its; $heap bytes of heap free"
+    memory="${BASH_REMATCH[1]}, $((pages + $(xen_free_pages))) pages its or free"
+    used=$(((pages - frames) * 4096 - heap))
+    echo "$memory, $pages its; $used bytes used, $heap of heap free"
 }
 
 # same_memory TARGET: fails when more or less is in use than when $memory was measured: something was leaked.
 same_memory() {
-    local before=$memory heap_before=$heap
+    local before=$memory used_before=$used
     measure_memory "$1"
     [ "$memory" = "$before" ] || fail "before: $before; now: $memory"
-    [ "$((heap_before - heap))" -le "$HEAP_SLACK_BYTES" ] || fail "$heap bytes of heap are free, before it were $heap_before"
+    [ "$((used - used_before))" -le "$MEMORY_SLACK_BYTES" ] || fail "$used bytes of memory are used, before it were $used_before"
 }
 
 # load_more_modules: Linux' own backends, for scripts that compare with them.
