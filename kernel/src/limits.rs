@@ -58,12 +58,23 @@ pub const FRAMES_LOW: usize = 32;
 /// ... until so many are free. Above that it may take them.
 pub const FRAMES_HIGH: usize = 64;
 
+/// Turns of the loop after which RAM that could not be had is asked for again.
+pub const TEND_AGAIN_TURNS: u32 = 4096;
+
 /// The window for guests' pages is by default so many times our RAM.
 pub const WINDOW_PER_RAM: usize = 4;
 /// The largest window.
 pub const WINDOW_MAX_BYTES: usize = 256 << 20;
 /// What the pager keeps of a page of the window: its frame number, its page, links and flags, a part of the hash table.
 pub const WINDOW_BYTES_PER_PAGE: usize = 32;
+
+/// Slots that a device cannot do without: its rings, and a piece of a request.
+pub const SLOTS_PER_DEVICE_MIN: usize = 32;
+/// Pages that a guest gave back are unmapped in portions of so many, between which others are served.
+pub const STALE_PORTION: usize = 256;
+
+/// Heap that pins leave free. A guest's demands are refused, never the kernel's.
+pub const HEAP_RESERVE_BYTES: usize = 48 << 10;
 
 /// Pages that one pin may hold. Device models pin larger requests in pieces.
 pub const PAGES_PER_PIN: usize = 1024;

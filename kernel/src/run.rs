@@ -65,6 +65,7 @@ impl Loop {
                 return reason;
             }
             let worked = self.guests.borrow_mut().work();
+            self.ram.tend(&mut Growth);
             self.devices.kick();
             let served = self.events.any(self.highest_port());
             if served && self.take_events() {
@@ -77,7 +78,6 @@ impl Loop {
             if worked || news.is_there() {
                 // There may be more of the same.
             } else if quiet_ns < POLL_NS {
-                self.ram.tend(&mut Growth);
                 sched::yield_processor();
             } else if self.guests.borrow_mut().settle() {
                 self.sleep();
@@ -109,9 +109,7 @@ impl Loop {
     /// Lets the control plane go on: when xenstore has news, or when something else that it waits for has woken it.
     fn poll_control(&mut self, waker: &Waker) -> Option<ShutdownReason> {
         self.store.0.pump();
-        let polled = self.control.as_mut().poll(&mut Context::from_waker(waker));
-        self.ram.tend(&mut Growth);
-        match polled {
+        match self.control.as_mut().poll(&mut Context::from_waker(waker)) {
             Poll::Pending => None,
             Poll::Ready(Ok(reason)) => Some(reason),
             Poll::Ready(Err(error)) => {

@@ -196,7 +196,7 @@ impl Guest {
                 effect == Effect::Work
             }
             Access::Invalidate => {
-                self.pager.borrow_mut().forget(self.domain);
+                self.pager.borrow_mut().distrust(self.domain);
                 pending.answer(NOTHING);
                 false
             }

@@ -40,10 +40,10 @@ impl Balloon {
         if self.stopped { 0 } else { self.frames.borrow().free().saturating_sub(FRAMES_HIGH) }
     }
 
-    /// Ram -> Hole: gives up to [`BALLOON_BATCH`] frames back to Xen, zeroed, by one hypercall.
+    /// Ram -> Hole: gives up to `most` frames back to Xen, and no more than [`BALLOON_BATCH`], zeroed, by one hypercall.
     #[must_use]
-    pub fn inflate(&mut self) -> Holes {
-        let count = self.available().min(BALLOON_BATCH);
+    pub fn inflate(&mut self, most: usize) -> Holes {
+        let count = self.available().min(BALLOON_BATCH).min(most);
         let mut lent: SmallVec<[LentFrame; BALLOON_BATCH]> =
             (0..count).map_while(|_| self.frames.borrow_mut().lend()).collect();
         let numbers: SmallVec<[u64; BALLOON_BATCH]> = lent.iter().map(|frame| frame.gfn().0).collect();

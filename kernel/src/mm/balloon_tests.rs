@@ -42,7 +42,7 @@ fn content(address: usize) -> Vec<u8> {
 fn what_was_in_our_ram_is_not_given_away() {
     let mut bed = bed();
     write_marker(&bed.frames);
-    let holes = bed.balloon.inflate();
+    let holes = bed.balloon.inflate(usize::MAX);
     // The fake looks at each page that it is given.
     assert_eq!((holes.len(), bed.xen.leaks(), bed.xen.calls(Call::Decrease)), (BALLOON_BATCH, vec![], 1));
 }
@@ -50,7 +50,7 @@ fn what_was_in_our_ram_is_not_given_away() {
 #[test]
 fn what_others_left_in_the_ram_that_we_get_is_not_seen() {
     let mut bed = bed();
-    for hole in bed.balloon.inflate() {
+    for hole in bed.balloon.inflate(usize::MAX) {
         let address = hole.gfn().address();
         bed.balloon.deflate(hole).unwrap();
         assert_eq!(content(address), vec![0; PAGE_BYTES]);
@@ -63,10 +63,10 @@ fn some_frames_are_never_spared() {
     let mut bed = bed();
     let mut holes = Vec::new();
     while bed.balloon.available() > 0 {
-        holes.extend(bed.balloon.inflate());
+        holes.extend(bed.balloon.inflate(usize::MAX));
     }
     assert_eq!((holes.len(), bed.frames.borrow().free()), (PAGES - FRAMES_HIGH, FRAMES_HIGH));
-    assert!(bed.balloon.inflate().is_empty());
+    assert!(bed.balloon.inflate(usize::MAX).is_empty());
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn what_xen_does_not_take_stays_ours_and_no_more_is_offered() {
     let mut bed = bed();
     // No page for the table that breaks up the block.
     bed.xen.set_pool(0);
-    assert!(bed.balloon.inflate().is_empty());
+    assert!(bed.balloon.inflate(usize::MAX).is_empty());
     assert_eq!((bed.frames.borrow().free(), bed.balloon.available()), (PAGES, 0));
     assert_eq!(bed.xen.census(), [PAGES, 0, 0, 0]);
 }
@@ -83,14 +83,14 @@ fn what_xen_does_not_take_stays_ours_and_no_more_is_offered() {
 fn a_refused_hypercall_loses_nothing() {
     let mut bed = bed();
     bed.xen.refuse(Call::Decrease, 0, Errno::EPERM);
-    assert!(bed.balloon.inflate().is_empty());
+    assert!(bed.balloon.inflate(usize::MAX).is_empty());
     assert_eq!(bed.frames.borrow().free(), PAGES);
 }
 
 #[test]
 fn a_hole_stays_one_when_xen_has_no_ram() {
     let mut bed = bed();
-    let mut holes = bed.balloon.inflate();
+    let mut holes = bed.balloon.inflate(usize::MAX);
     bed.xen.leave_free(0);
     let hole = holes.pop().unwrap();
     let gfn = hole.gfn();

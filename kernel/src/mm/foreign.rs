@@ -19,8 +19,8 @@ use drivers::guest::MemoryError;
 use smallvec::SmallVec;
 
 use super::address::{Gfn, GuestFrame};
-use super::physmap::{ForeignPage, SlotIndex, Window};
-use crate::limits::PAGE_BYTES;
+use super::physmap::{ForeignPage, MAP_BATCH, NoRam, SlotIndex, Window};
+use crate::limits::{PAGE_BYTES, SLOTS_PER_DEVICE_MIN, STALE_PORTION};
 use crate::xen::DomainId;
 use crate::xen::hypercall::Errno;
 use crate::xen::memory::REMOVE_BATCH;
@@ -30,6 +30,9 @@ mod slot;
 
 use holder::Holder;
 use slot::{NONE, Slot};
+
+/// Behind which every guest comes that has slots.
+const BEYOND_ALL: (usize, usize) = (usize::MAX, usize::MAX);
 
 /// Slots pinned for one user. Small requests need no memory from the heap.
 pub type PinnedSlots = SmallVec<[u32; 4]>;
@@ -82,6 +85,10 @@ pub struct Pager {
     guests: usize,
     viewer: Option<Rc<dyn Viewer>>,
     counters: Counters,
+    /// Some holder is stale.
+    is_stale: bool,
+    /// Work space of [`Self::map_assigned`], with room for a whole batch: guests can bring it about at any time.
+    failures: Vec<(SlotIndex, ForeignPage, Errno)>,
 }
 
 impl Pager {
@@ -90,6 +97,8 @@ impl Pager {
     pub fn new(window: Window) -> Self {
         let count = window.capacity();
         let hashes = count.max(2).next_power_of_two();
+        let mut failures = Vec::new();
+        failures.reserve_exact(MAP_BATCH);
         Self {
             slots: alloc::vec![Slot::default(); count],
             heads: alloc::vec![NONE; hashes],
@@ -99,6 +108,8 @@ impl Pager {
             guests: 0,
             viewer: None,
             counters: Counters::default(),
+            is_stale: false,
+            failures,
             window,
         }
     }
@@ -265,34 +276,76 @@ impl Pager {
         kept
     }
 
-    /// Unmaps pages that their guest gave back while they were pinned, and that are pinned no longer.
+    /// Finds no page of `domain` again: the guest may have other pages at their frames by now. They are unmapped, those that
+    /// are pinned when they are no longer, by [`Self::drop_stale`].
+    pub fn distrust(&mut self, domain: DomainId) {
+        let holder = self.holder(domain);
+        self.sweep(holder, |pager, slot| {
+            pager.conceal(slot);
+            false
+        });
+        if let Some(holder) = self.holders.get_mut(holder) {
+            holder.stale = true;
+            self.is_stale = true;
+        }
+    }
+
+    /// Unmaps some of the pages that their guest gave back, as far as they are not pinned. Costs nothing when there are none.
     pub fn drop_stale(&mut self) {
+        if !core::mem::take(&mut self.is_stale) {
+            return;
+        }
+        let mut left = STALE_PORTION;
         for holder in 0..self.holders.len() {
-            if self.holders.get_mut(holder).is_some_and(|of| core::mem::take(&mut of.stale)) {
+            if left > 0 && self.holders.get_mut(holder).is_some_and(|of| core::mem::take(&mut of.stale)) {
                 self.sweep(holder, |pager, slot| {
-                    pager.slots.get(slot).is_some_and(|state| !state.is_pinned() && !state.is_listed())
+                    let is_stale = pager.slots.get(slot).is_some_and(Slot::is_stale) && left > 0;
+                    left -= usize::from(is_stale);
+                    is_stale
                 });
+                if left == 0 {
+                    self.holders.get_mut(holder).into_iter().for_each(|of| of.stale = true);
+                }
             }
+            self.is_stale |= self.holders.get(holder).is_some_and(|of| of.stale);
         }
+        self.holders.retain(|of| of.devices > 0 || of.count > 0);
     }
 
-    /// Makes RAM again of up to `count` slots that are out of it: empty ones first, then those least needed by whoever
-    /// has most. Returns how many.
-    pub fn give_back(&mut self, count: usize) -> usize {
-        let mut given = self.give_empty_back(count, |_| true);
-        for _ in 0..self.window.capacity() {
-            if given == count {
-                break;
+    /// Makes RAM again of up to `count` slots that are out of it: empty ones first, then those least needed, from whoever
+    /// has most.
+    ///
+    /// # Errors
+    /// [`NoRam`]: Xen has none; hardly more pages are unmapped then than were made RAM.
+    pub fn give_back(&mut self, count: usize) -> Result<(), NoRam> {
+        let mut left = count - self.give_empty_back(count, |_| true)?;
+        for is_used in [false, true] {
+            let mut last = BEYOND_ALL;
+            while let Some((count, holder)) = self.richest_below(last) {
+                last = (count, holder);
+                while left > 0 {
+                    let mut portion = left.min(REMOVE_BATCH);
+                    self.sweep(holder, |pager, slot| {
+                        let state = pager.slots.get(slot).copied().unwrap_or_default();
+                        let leaves = portion > 0
+                            && pager.window.is_ballooned(slot)
+                            && !state.is_pinned()
+                            && (is_used || !state.is_referenced());
+                        portion -= usize::from(leaves);
+                        leaves
+                    });
+                    let given = self.give_empty_back(left, |_| true)?;
+                    left -= given;
+                    if given == 0 {
+                        break;
+                    }
+                }
             }
-            let Some(slot) = self.richest().and_then(|holder| self.victim(holder)) else { break };
-            self.leave_slot(slot);
-            self.unmap(&[slot]);
-            given += self.give_empty_back(count - given, |_| true);
         }
-        given
+        Ok(())
     }
 
-    /// Makes RAM again of the slots at these frame numbers, as far as they are not pinned.
+    /// Makes RAM again of the slots at these frame numbers, as far as they are not pinned and Xen has RAM.
     pub fn give_range_back(&mut self, frames: &Range<Gfn>) {
         for holder in 0..self.holders.len() {
             self.sweep(holder, |pager, slot| {
@@ -300,25 +353,44 @@ impl Pager {
                 within && !pager.is_pinned(slot)
             });
         }
-        self.give_empty_back(usize::MAX, |gfn| frames.contains(&gfn));
+        // What is still not RAM shows when the frames are taken.
+        let _ = self.give_empty_back(usize::MAX, |gfn| frames.contains(&gfn));
+    }
+
+    /// The frame numbers that are out of our RAM, and pinned.
+    pub fn pinned_ram(&self) -> impl Iterator<Item = Gfn> + Clone + '_ {
+        let slots = (0..self.slots.len()).filter(|slot| self.is_pinned(*slot));
+        slots.filter(|slot| self.window.is_ballooned(*slot)).filter_map(|slot| self.window.gfn(slot))
+    }
+
+    /// Slots that the devices there are cannot do without.
+    #[must_use]
+    pub fn least_usable(&self) -> usize {
+        self.holders.iter().map(|holder| holder.devices).sum::<usize>() * SLOTS_PER_DEVICE_MIN
     }
 
     /// Makes RAM again of at most `most` empty slots that are out of it and where `wanted` says so. Returns how many.
-    fn give_empty_back(&mut self, most: usize, wanted: impl Fn(Gfn) -> bool) -> usize {
-        let mut given = 0;
+    fn give_empty_back(&mut self, most: usize, wanted: impl Fn(Gfn) -> bool) -> Result<usize, NoRam> {
+        let (mut given, mut result) = (0, Ok(()));
         let mut slot = core::mem::replace(&mut self.empty, NONE);
         while let Some(state) = self.slots.get(slot as usize) {
             let next = state.next;
             let place = slot as usize;
-            let is_wanted = given < most && self.window.gfn(place).is_some_and(&wanted);
-            if is_wanted && self.window.give_back(place) {
+            let is_wanted = result.is_ok()
+                && given < most
+                && self.window.is_ballooned(place)
+                && self.window.gfn(place).is_some_and(&wanted);
+            if is_wanted {
+                result = self.window.give_back(place);
+            }
+            if is_wanted && result.is_ok() {
                 given += 1;
             } else {
                 self.add_empty(place);
             }
             slot = next;
         }
-        given
+        result.map(|()| given)
     }
 
     /// The slot of a page, which is mapped there, or will be by [`Self::map_assigned`].
@@ -353,16 +425,17 @@ impl Pager {
             return;
         }
         self.counters.map_calls += 1;
-        let mut failures: SmallVec<[(SlotIndex, ForeignPage, Errno); 4]> = SmallVec::new();
+        let mut failures = core::mem::take(&mut self.failures);
         let holder = self.holder(pass.domain);
         let (slots, holder) = (&mut self.slots, self.holders.get_mut(holder));
+        // Not reached: it was made just now.
         let Some(holder) = holder else { return };
         let shrunk = self.window.commit(pass.domain, |slot, page, result| match result {
             Ok(()) => holder.join(slots, slot),
             Err(errno) => failures.push((slot, page, errno)),
         });
         self.counters.failures += failures.len() as u64;
-        for (slot, page, errno) in failures {
+        for (slot, page, errno) in failures.drain(..) {
             pass.failure.get_or_insert(match errno {
                 Errno::ENOMEM | Errno::ENOENT => MemoryError::Exhausted,
                 _ => MemoryError::NotMapped(page.frame().0.wrapping_mul(PAGE_BYTES as u64)),
@@ -370,6 +443,7 @@ impl Pager {
             self.unlist_as(slot, page);
             self.settle(slot);
         }
+        self.failures = failures;
         if shrunk {
             pass.shrunk = true;
             log::warn!(
@@ -391,17 +465,31 @@ impl Pager {
         }
         let own = self.holder(pass.domain);
         let has = self.holders.get(own)?.count + self.window.begun();
-        let from = if has < self.fair_share() { self.richest() } else { Some(own) };
-        let slot = from.and_then(|holder| self.victim(holder)).or_else(|| self.victim(own));
-        if slot.is_some() || pass.is_hint {
-            return slot;
-        }
-        (0..self.holders.len()).find_map(|holder| self.victim(holder))
+        let share = self.fair_share();
+        // Who has less than its share takes from those who have more, ...
+        let above = if has < share { self.victim_of_richest(share) } else { None };
+        let slot = above.or_else(|| self.victim(own));
+        // ... and for what is waited for, from anybody: pins are limited elsewhere.
+        if slot.is_some() || pass.is_hint { slot } else { self.victim_of_richest(0) }
     }
 
-    /// The guest with most slots.
-    fn richest(&self) -> Option<usize> {
-        (0..self.holders.len()).max_by_key(|holder| self.holders.get(*holder).map_or(0, |of| of.count))
+    /// A slot of the richest guest that can spare one, among those who have more than `least`.
+    fn victim_of_richest(&mut self, least: usize) -> Option<SlotIndex> {
+        let mut last = BEYOND_ALL;
+        while let Some((count, holder)) = self.richest_below(last).filter(|(count, _)| *count > least) {
+            let slot = self.victim(holder);
+            if slot.is_some() {
+                return slot;
+            }
+            last = (count, holder);
+        }
+        None
+    }
+
+    /// The guest with most slots behind `last`, in the order of that: how many it has, and where it is.
+    fn richest_below(&self, last: (usize, usize)) -> Option<(usize, usize)> {
+        let holders = self.holders.iter().enumerate().map(|(index, holder)| (holder.count, index));
+        holders.filter(|place| *place < last).max()
     }
 
     /// The next slot of a guest that is neither pinned nor used lately, taken out of its ring; two turns find one if
@@ -493,6 +581,7 @@ impl Pager {
             && let Some(holder) = self.holders.iter_mut().find(|holder| holder.domain == page.domain())
         {
             holder.stale = true;
+            self.is_stale = true;
         }
     }
 

@@ -473,3 +473,19 @@ fn a_page_that_is_shown_is_hidden_before_it_leaves() {
     bed.touch(A, 0..2);
     assert_eq!(viewer.0.take(), []);
 }
+
+/// Whoever has less than his share gets it from one who has more, whoever has pinned most.
+#[test]
+fn pins_of_the_richest_do_not_protect_the_second_richest() {
+    const C: DomainId = DomainId(5);
+    let bed = Bed::new(12);
+    bed.xen.add_domain(C, 1);
+    bed.xen.populate(C, RAM..RAM + RAM_PAGES);
+    [B, A, C].iter().for_each(|guest| bed.pager.borrow_mut().device_came(*guest));
+    let _pinned = bed.pin(A, 0..6).unwrap();
+    bed.touch(C, 0..1);
+    bed.touch(B, 0..5);
+    (0..100).for_each(|page| bed.touch(C, page..page + 1));
+    let pager = bed.pager.borrow();
+    assert_eq!((pager.held(A), pager.held(B), pager.held(C)), (6, 4, 2));
+}

@@ -1,4 +1,5 @@
-//! Which of our RAM is free: a bitmap over each bank, runs of frames handed out as values.
+//! Which of our RAM is free: a bitmap over each bank, runs of frames handed out as values, the highest first: the heap
+//! grows from below.
 //!
 //! Single frames may be lent to the balloon ([`super::balloon`]), which takes them out of our physmap. They are counted
 //! apart, and a run that is not to be had otherwise says which of them have to come back.
@@ -33,8 +34,8 @@ struct Bank {
     taken: Vec<u64>,
     /// One bit a frame, set when lent.
     lent: Vec<u64>,
-    /// No frame before this one is free.
-    lowest_free: usize,
+    /// No frame from this one on is free.
+    free_end: usize,
 }
 
 /// A free frame that the allocator has lent; it comes back by [`FrameAllocator::take_back`].
@@ -75,7 +76,7 @@ impl FrameAllocator {
             free: count,
             taken: vec![0; words],
             lent: vec![0; words],
-            lowest_free: 0,
+            free_end: count,
         });
     }
 
@@ -92,10 +93,10 @@ impl FrameAllocator {
         self.banks.iter().map(count).sum()
     }
 
-    /// Lends the lowest free frame.
+    /// Lends the highest free frame.
     #[must_use]
     pub fn lend(&mut self) -> Option<LentFrame> {
-        self.banks.iter_mut().find_map(Bank::lend)
+        self.banks.iter_mut().rev().find_map(Bank::lend)
     }
 
     /// Takes a lent frame back.
@@ -109,16 +110,39 @@ impl FrameAllocator {
         }
     }
 
-    /// Where `count` frames next to each other would be free if those among them that are lent came back. As a range of
-    /// frame numbers.
+    /// Where `count` frames next to each other would be free if those among them that are lent came back, but for those in
+    /// `staying`. As a range of frame numbers.
     #[must_use]
-    pub fn find_with_lent(&self, count: usize) -> Option<Range<Gfn>> {
+    pub fn find_with_lent(
+        &mut self,
+        count: usize,
+        staying: impl Iterator<Item = Gfn> + Clone,
+    ) -> Option<Range<Gfn>> {
+        // Taken, and not lent, for the time of the search.
+        staying.clone().for_each(|gfn| self.set_lent(gfn, false));
         let fits = |bank: &Bank| {
             let start = bank.find(count, ANYWHERE, |taken, lent| taken & !lent)?;
             let first = Gfn(bank.first.0 + start as u64);
             Some(first..Gfn(first.0 + count as u64))
         };
-        self.banks.iter().find_map(fits)
+        let found = self.banks.iter().rev().find_map(fits);
+        staying.for_each(|gfn| self.set_lent(gfn, true));
+        found
+    }
+
+    /// Whether the frames of the byte range `range` are all RAM, and free or lent.
+    #[must_use]
+    pub fn is_free_or_lent(&self, range: &Range<usize>) -> bool {
+        let Some((bank, mut frames)) = self.locate(range) else { return false };
+        let Some(bank) = self.banks.get(bank) else { return false };
+        frames.all(|frame| !bank.is_taken(frame) || bank.is_lent(frame))
+    }
+
+    fn set_lent(&mut self, gfn: Gfn, lent: bool) {
+        let holds = |bank: &&mut Bank| (bank.first.0..bank.first.0 + bank.count as u64).contains(&gfn.0);
+        if let Some(bank) = self.banks.iter_mut().find(holds) {
+            set(&mut bank.lent, (gfn.0 - bank.first.0) as usize, lent);
+        }
     }
 
     /// Frames that are free.
@@ -142,7 +166,7 @@ impl FrameAllocator {
     fn take_within(owner: &Rc<RefCell<Self>>, count: usize, block: usize) -> Option<FrameRun> {
         let mut allocator = owner.borrow_mut();
         let fits = |(index, bank): (usize, &Bank)| Some((index, bank.find(count, block, |taken, _| taken)?));
-        let (index, start) = allocator.banks.iter().enumerate().find_map(fits)?;
+        let (index, start) = allocator.banks.iter().enumerate().rev().find_map(fits)?;
         let bank = allocator.banks.get_mut(index)?;
         Some(bank.take(owner.clone(), index, start, count))
     }
@@ -199,19 +223,23 @@ impl Bank {
 
     fn mark(&mut self, range: Range<usize>, taken: bool) {
         if !taken {
-            self.lowest_free = self.lowest_free.min(range.start);
+            self.free_end = self.free_end.max(range.end);
         }
         range.for_each(|index| set(&mut self.taken, index, taken));
     }
 
     fn lend(&mut self) -> Option<LentFrame> {
-        let index = (self.lowest_free..self.count).find(|index| !self.is_taken(*index));
-        self.lowest_free = index.unwrap_or(self.count);
+        let index = (0..self.free_end).rev().find(|index| !self.is_taken(*index));
+        self.free_end = index.unwrap_or(0);
         let index = index?;
         set(&mut self.taken, index, true);
         set(&mut self.lent, index, true);
         self.free -= 1;
         Some(LentFrame(Gfn(self.first.0 + index as u64)))
+    }
+
+    fn is_lent(&self, index: usize) -> bool {
+        self.lent.get(index / BITS).is_some_and(|word| word >> (index % BITS) & 1 != 0)
     }
 
     fn take_back(&mut self, index: usize) {
@@ -220,29 +248,31 @@ impl Bank {
         self.free += 1;
     }
 
-    /// First frame of `count` free ones next to each other, in one aligned block of `block` frames. `word` makes of the
-    /// words of taken and lent frames the one that says which are not free.
+    /// First frame of the highest `count` free ones next to each other, in one aligned block of `block` frames. `word`
+    /// makes of the words of taken and lent frames the one that says which are not free.
     fn find(&self, count: usize, block: usize, word: fn(u64, u64) -> u64) -> Option<usize> {
         if count == 0 || count > block {
             return None;
         }
+        let base = self.first.0 as usize;
         // The frames from `start` to `end` are free.
-        let (mut start, mut end) = (0, 0);
-        while end < self.count {
-            let word = word(*self.taken.get(end / BITS)?, *self.lent.get(end / BITS)?) >> (end % BITS);
-            let left = BITS - end % BITS;
-            let free = (word.trailing_zeros() as usize).min(left);
-            end = (end + free).min(self.count);
+        let (mut start, mut end) = (self.count, self.count);
+        while start > 0 {
+            let last = start - 1;
+            let left = last % BITS + 1;
+            let word = word(*self.taken.get(last / BITS)?, *self.lent.get(last / BITS)?) << (BITS - left);
+            let free = (word.leading_zeros() as usize).min(left);
+            start -= free;
             while end - start >= count {
-                let border = start + block - (self.first.0 as usize + start) % block;
-                if start + count <= border {
-                    return Some(start);
+                let border = ((base + end - 1) / block * block).saturating_sub(base);
+                if end - count >= border {
+                    return Some(end - count);
                 }
-                start = border;
+                end = border.max(start);
             }
             if free < left {
-                end += (word >> free).trailing_ones() as usize;
-                start = end;
+                start -= ((word << free).leading_ones() as usize).min(left - free);
+                end = start;
             }
         }
         None
@@ -350,7 +380,7 @@ mod tests {
         let frames = allocator(100);
         let first = FrameAllocator::take(&frames, 70).unwrap();
         let second = FrameAllocator::take(&frames, 30).unwrap();
-        assert_eq!(second.address(), first.address() + first.bytes());
+        assert_eq!(second.address() + second.bytes(), first.address());
         assert!(FrameAllocator::take(&frames, 1).is_none());
         drop(first);
         assert_eq!(frames.borrow().free(), 70);
@@ -394,7 +424,7 @@ mod tests {
         let whole = FrameAllocator::take_within_block(&frames, BLOCK).unwrap();
         assert_eq!(whole.address(), BASE + BLOCK_BYTES);
         let rest = FrameAllocator::take_within_block(&frames, BLOCK - 10).unwrap();
-        assert_eq!(rest.address(), first.address() + first.bytes());
+        assert_eq!(rest.address() + rest.bytes(), first.address());
         assert!(FrameAllocator::take_within_block(&frames, BLOCK + 1).is_none());
     }
 
@@ -403,7 +433,8 @@ mod tests {
         let mut frames = FrameAllocator::default();
         frames.add_bank(&(BASE - 4 * PAGE_BYTES..BASE + 8 * PAGE_BYTES));
         let frames = Rc::new(RefCell::new(frames));
-        assert_eq!(FrameAllocator::take_within_block(&frames, 5).unwrap().address(), BASE);
+        let held = FrameAllocator::take_within_block(&frames, 5).unwrap();
+        assert_eq!(held.address(), BASE + 3 * PAGE_BYTES);
         assert_eq!(FrameAllocator::take_within_block(&frames, 4).unwrap().address(), BASE - 4 * PAGE_BYTES);
     }
 
@@ -414,10 +445,10 @@ mod tests {
         assert_eq!((frames.borrow().free(), frames.borrow().lent(), frames.borrow().total()), (1, 3, 4));
         assert!(FrameAllocator::take(&frames, 2).is_none());
         let first = Gfn::containing(BASE);
-        assert_eq!(frames.borrow().find_with_lent(4), Some(first..Gfn(first.0 + 4)));
+        assert_eq!(frames.borrow_mut().find_with_lent(4, core::iter::empty()), Some(first..Gfn(first.0 + 4)));
         let last = FrameAllocator::take(&frames, 1).unwrap();
         assert_eq!(frames.borrow_mut().lend(), None);
-        assert_eq!(frames.borrow().find_with_lent(4), None);
+        assert_eq!(frames.borrow_mut().find_with_lent(4, core::iter::empty()), None);
         lent.into_iter().for_each(|frame| frames.borrow_mut().take_back(frame));
         drop(last);
         assert_eq!((frames.borrow().free(), frames.borrow().lent()), (4, 0));
@@ -427,7 +458,8 @@ mod tests {
     fn a_leaked_run_stays_taken_until_it_is_reclaimed() {
         let frames = allocator(8);
         let range = FrameAllocator::take(&frames, 3).unwrap().leak();
-        assert_eq!((range.clone(), frames.borrow().free()), (BASE..BASE + 3 * PAGE_BYTES, 5));
+        let last = BASE + 5 * PAGE_BYTES..BASE + 8 * PAGE_BYTES;
+        assert_eq!((range.clone(), frames.borrow().free()), (last, 5));
         drop(FrameAllocator::reclaim(&frames, &range).unwrap());
         assert_eq!(frames.borrow().free(), 8);
         assert!(FrameAllocator::reclaim(&frames, &range).is_none());
@@ -435,9 +467,9 @@ mod tests {
     }
 
     proptest! {
-        /// What is found is the first place that a frame by frame search finds.
+        /// What is found is the last place that a frame by frame search finds.
         #[test]
-        fn the_first_fit_is_found(
+        fn the_last_fit_is_found(
             taken in prop::collection::vec(prop::bool::weighted(0.2), 1..400),
             offset in 0..16_u64,
             count in 0..40_usize,
@@ -449,7 +481,7 @@ mod tests {
                 free: 0,
                 taken: vec![0; taken.len().div_ceil(BITS)],
                 lent: vec![0; taken.len().div_ceil(BITS)],
-                lowest_free: 0,
+                free_end: 0,
             };
             for (frame, _) in taken.iter().enumerate().filter(|(_, taken)| **taken) {
                 bank.mark(frame..frame + 1, true);
@@ -459,7 +491,7 @@ mod tests {
                 count > 0 && !taken[*start..start + count].contains(&true)
                     && of_block(*start) == of_block(start + count - 1)
             };
-            let expected = (0..(taken.len() + 1).saturating_sub(count)).find(fits);
+            let expected = (0..(taken.len() + 1).saturating_sub(count)).rev().find(fits);
             prop_assert_eq!(bank.find(count, block, |taken, _| taken), expected);
         }
     }

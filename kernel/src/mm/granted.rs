@@ -155,6 +155,9 @@ impl GrantedMemory {
             return Err(MemoryError::Exhausted);
         }
         let mut remembered = SmallVec::new();
+        if regions.len() > remembered.inline_size() && super::heap_is_low() {
+            return Err(MemoryError::Exhausted);
+        }
         remembered.try_reserve(regions.len()).map_err(|_| MemoryError::Exhausted)?;
         let mut start = 0;
         for region in regions.iter().filter(|region| region.length > 0) {

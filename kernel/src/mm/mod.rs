@@ -37,3 +37,14 @@ pub mod pinned;
 pub mod ram;
 pub mod singles;
 pub mod view;
+
+/// Whether the heap has no more than what the kernel itself may need.
+#[cfg(target_os = "none")]
+fn heap_is_low() -> bool {
+    heap::free_bytes() < crate::limits::HEAP_RESERVE_BYTES
+}
+
+#[cfg(not(target_os = "none"))]
+fn heap_is_low() -> bool {
+    false
+}

@@ -127,6 +127,10 @@ pub const MAP_BATCH: usize = 256;
 /// No frame number.
 const NOWHERE: i32 = i32::MIN;
 
+/// Xen has no RAM for a slot that was to be RAM again, or it is none that could be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoRam;
+
 /// Slots: frame numbers that hold pages of guests, each a hole or a foreign page.
 pub struct Window {
     /// Frame number of each slot, less the region's first: half the memory that whole ones take.
@@ -139,6 +143,10 @@ pub struct Window {
     region: Range<Gfn>,
     balloon: Balloon,
     ballooned: usize,
+    /// Slots that have a frame number.
+    placed: usize,
+    /// Xen had no RAM for us, and it was said.
+    is_short: bool,
     /// No slot before this one is without a frame number.
     lowest_nowhere: SlotIndex,
     batch: Batch,
@@ -184,6 +192,8 @@ impl Window {
             unpopulated,
             balloon,
             ballooned: 0,
+            placed: 0,
+            is_short: false,
             lowest_nowhere: 0,
             batch: Batch::new(),
         }
@@ -203,6 +213,13 @@ impl Window {
             return self.capacity();
         }
         (of_region + self.ballooned + self.balloon.available()).min(self.capacity())
+    }
+
+    /// Of these, how many are out of our RAM, or can be made of it.
+    #[must_use]
+    pub fn of_ram(&self) -> usize {
+        let of_region = self.unpopulated.end.0.saturating_sub(self.region.start.0) as usize;
+        self.usable().saturating_sub(of_region)
     }
 
     /// Slots that hold a page.
@@ -274,18 +291,14 @@ impl Window {
             made(slot);
             return true;
         }
-        let mut holes = self.balloon.inflate().into_iter();
-        let any = holes.len() > 0;
-        while let (Some(slot), Some(hole)) = (self.nowhere(), holes.next()) {
+        let holes = self.balloon.inflate(self.capacity() - self.placed);
+        let any = !holes.is_empty();
+        for hole in holes {
+            // There are as many, or there would be fewer holes.
+            let Some(slot) = self.nowhere() else { break };
             self.place(slot, &hole);
             self.ballooned += 1;
             made(slot);
-        }
-        // More than there are slots: not wanted after all.
-        for hole in holes {
-            if let Err(hole) = self.balloon.deflate(hole) {
-                log::error!("balloon: Xen does not give frame {:#x} back", hole.gfn().0);
-            }
         }
         any
     }
@@ -301,6 +314,7 @@ impl Window {
     fn place(&mut self, slot: SlotIndex, hole: &Hole) {
         if let Some(offset) = self.gfns.get_mut(slot) {
             *offset = hole.gfn().0.wrapping_sub(self.region.start.0) as i32;
+            self.placed += 1;
         }
     }
 
@@ -308,27 +322,26 @@ impl Window {
     fn displace(&mut self, slot: SlotIndex) -> Option<Hole> {
         let hole = self.gfn(slot).filter(|_| self.page(slot).is_none()).map(Hole)?;
         *self.gfns.get_mut(slot)? = NOWHERE;
+        self.placed -= 1;
         self.lowest_nowhere = self.lowest_nowhere.min(slot);
         Some(hole)
     }
 
-    /// Makes RAM again of a slot that is a hole and out of our RAM. Returns whether it is.
-    pub fn give_back(&mut self, slot: SlotIndex) -> bool {
-        if !self.is_ballooned(slot) {
-            return false;
-        }
-        let Some(hole) = self.displace(slot) else { return false };
-        match self.balloon.deflate(hole) {
-            Ok(()) => {
-                self.ballooned -= 1;
-                true
-            }
-            Err(hole) => {
-                self.place(slot, &hole);
+    /// Makes RAM again of a slot that is a hole and out of our RAM.
+    ///
+    /// # Errors
+    /// [`NoRam`]: the slot is as it was.
+    pub fn give_back(&mut self, slot: SlotIndex) -> Result<(), NoRam> {
+        let hole = Some(slot).filter(|slot| self.is_ballooned(*slot)).and_then(|slot| self.displace(slot));
+        let given = self.balloon.deflate(hole.ok_or(NoRam)?);
+        let was_short = core::mem::replace(&mut self.is_short, given.is_err());
+        given.map(|()| self.ballooned -= 1).map_err(|hole| {
+            self.place(slot, &hole);
+            if !was_short {
                 log::warn!("balloon: Xen has no RAM for us now: our own memory stays smaller");
-                false
             }
-        }
+            NoRam
+        })
     }
 
     /// Whether no further move can be begun before [`Self::commit`].

@@ -354,7 +354,8 @@ impl FakeXen {
     /// Our RAM is there page by page, with tables of its own.
     pub fn break_up(&self, frames: &Rc<RefCell<FrameAllocator>>) {
         let mut xen = self.0.borrow_mut();
-        let range = frames.borrow().find_with_lent(frames.borrow().total()).unwrap();
+        let total = frames.borrow().total();
+        let range = frames.borrow_mut().find_with_lent(total, core::iter::empty()).unwrap();
         (range.start.0..range.end.0).for_each(|gfn| assert!(xen.take_table(gfn)));
     }
 

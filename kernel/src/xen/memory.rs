@@ -1,4 +1,5 @@
-//! Changes to our own physmap, as hypercalls. [`crate::mm::physmap`] is the only caller and keeps the rules.
+//! Changes to our own physmap, as hypercalls. [`crate::mm::physmap`], [`crate::mm::balloon`] and [`crate::mm::singles`] are
+//! the only callers and keep the rules.
 
 use super::DomainId;
 use super::abi::{

@@ -49,6 +49,11 @@ impl Slot {
         self.state & LISTED != 0
     }
 
+    /// Neither pinned nor found: it holds what its guest has given back.
+    pub fn is_stale(&self) -> bool {
+        !self.is_pinned() && !self.is_listed()
+    }
+
     pub fn set_listed(&mut self, listed: bool) {
         self.set(LISTED, listed);
     }
