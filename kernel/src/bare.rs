@@ -53,8 +53,9 @@ extern "C" fn kernel_main(device_tree: usize) -> ! {
 /// Brings everything up, in order.
 fn bring_up(device_tree: usize) -> Result<Loop, Box<dyn core::error::Error>> {
     // SAFETY: `kernel_main` is called once, with what `entry.S` handed over, and did nothing else so far.
-    let Foundation { machine, options, complaints, frames, singles, window, events, console, store, .. } =
-        unsafe { foundation(device_tree, &[])? };
+    let foundation = unsafe { foundation(device_tree, &[])? };
+    let Foundation { machine, options, complaints, frames, special_pages, singles, window, .. } = foundation;
+    let Foundation { events, console, store, .. } = foundation;
     log::info!("driver domain {}, for Xen on Arm", env!("CARGO_PKG_VERSION"));
     for complaint in &complaints {
         log::error!("{complaint}");
@@ -85,7 +86,7 @@ fn bring_up(device_tree: usize) -> Result<Loop, Box<dyn core::error::Error>> {
     let (ring, store_port) = store;
     let store = Store::new(ring, move || kernel::xen::event::send(store_port));
     let guests = Rc::new(RefCell::new(GuestTable::new(singles, pager)));
-    let own_memory = OwnMemory { frames: frames.clone(), heap_free: mm::heap::free_bytes };
+    let own_memory = OwnMemory { frames: frames.clone(), heap_free: mm::heap::free_bytes, special_pages };
     let control = Control::new(store.clone(), guests.clone(), volumes, own_memory);
     let source = match options.source {
         Source::Unpopulated => "unpopulated address space",

@@ -2,6 +2,7 @@
 //! console, our RAM, the frame numbers for others' pages. What an image is for comes after it, in the image.
 
 use alloc::boxed::Box;
+use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -21,10 +22,11 @@ use crate::mm::balloon::Balloon;
 use crate::mm::frames::{FrameAllocator, FrameRun};
 use crate::mm::physmap::{REGION_ALIGNMENT, Unpopulated, Window};
 use crate::mm::singles::SinglePages;
-use crate::options::{Options, Source};
+use crate::options::{Options, Source, window_asked};
 use crate::xen::abi::hvm;
 use crate::xen::console_ring::ConsoleRing;
 use crate::xen::event::{PendingEvents, Port};
+use crate::xen::memory::current_reservation;
 use crate::xen::store::Ring;
 use crate::{logger, mm};
 
@@ -38,6 +40,8 @@ pub struct Foundation {
     pub complaints: Vec<String>,
     /// Our RAM, without what is in use so far.
     pub frames: Rc<RefCell<FrameAllocator>>,
+    /// Pages of RAM that Xen counts as ours and the device tree does not name.
+    pub special_pages: usize,
     /// Frame numbers for single pages of others.
     pub singles: Rc<RefCell<SinglePages>>,
     /// Where guests' pages go.
@@ -74,11 +78,19 @@ pub unsafe fn foundation(
     let heap = gap.start..gap.start + heap_bytes(&machine, gap.len());
     // SAFETY: the gap is RAM that holds neither image nor blob nor initrd, and the frame allocator leaves it out.
     unsafe { mm::heap::init(&heap) };
-    let (options, complaints) = Options::parse(machine.command_line);
+    let (options, mut complaints) = Options::parse(machine.command_line);
     log::set_max_level(options.log);
 
     // The final address space.
-    let window_bytes = options.window(ram_bytes(&machine));
+    let asked = options.window(ram_bytes(&machine));
+    let window_bytes = asked.min(largest_window(heap.len()));
+    if window_bytes < asked {
+        complaints.push(format!(
+            "a window of {} MiB needs more memory= than there is: it has {} MiB",
+            asked >> 20,
+            window_bytes >> 20
+        ));
+    }
     let unpopulated_bytes = if options.source == Source::Balloon { 0 } else { window_bytes };
     let region = find_region(&machine, REGION_ALIGNMENT + unpopulated_bytes)?;
     let store_page = crate::xen::hvm::parameter(hvm::PARAM_STORE_PFN)? as usize * PAGE_BYTES;
@@ -96,6 +108,7 @@ pub unsafe fn foundation(
     for bank in &machine.memory {
         frames.borrow_mut().add_bank(&bytes_of(bank));
     }
+    let special_pages = current_reservation().map_or(0, |all| all.saturating_sub(frames.borrow().total()));
     let image = boot::image::layout();
     for used in [image.text.start..heap.end, blob] {
         if let Some(run) = FrameAllocator::take_at(&frames, &used) {
@@ -123,6 +136,7 @@ pub unsafe fn foundation(
         options,
         complaints,
         frames,
+        special_pages,
         singles,
         window,
         unpopulated,
@@ -141,13 +155,19 @@ fn ram_bytes(machine: &Machine<'_>) -> usize {
     machine.memory.iter().map(|bank| bytes_of(bank).len()).sum()
 }
 
-/// What the heap has at the start, of a gap behind the image: what the pager needs for the window of the default size, and
-/// something for the rest of the kernel.
+/// What the heap has at the start, of a gap behind the image: what the pager needs for the window, and something for the rest
+/// of the kernel. Works without a heap.
 fn heap_bytes(machine: &Machine<'_>, gap_bytes: usize) -> usize {
-    let (options, _) = Options::parse("");
+    let options = Options { window_bytes: window_asked(machine.command_line), ..Options::default() };
     let pages = options.window(ram_bytes(machine)) / PAGE_BYTES;
     let wanted = HEAP_START_BYTES + pages * WINDOW_BYTES_PER_PAGE;
     wanted.min(gap_bytes / HEAP_SHARE) / PAGE_BYTES * PAGE_BYTES
+}
+
+/// The window that a heap of so many bytes has room for, beside what the rest of the kernel needs.
+fn largest_window(heap_bytes: usize) -> usize {
+    let pages = heap_bytes.saturating_sub(HEAP_START_BYTES.min(heap_bytes / 2)) / WINDOW_BYTES_PER_PAGE;
+    (pages * PAGE_BYTES / REGION_ALIGNMENT * REGION_ALIGNMENT).max(REGION_ALIGNMENT)
 }
 
 /// Unpopulated address space for others' pages, aligned to what one second-stage table covers: `wanted` bytes, or as much

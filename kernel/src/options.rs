@@ -74,12 +74,9 @@ impl Options {
         let (name, value) = word.split_once('=').unwrap_or((word, ""));
         match name {
             "window" => {
-                let bytes = parse_size(value)
-                    .filter(|bytes| (REGION_ALIGNMENT as u64..=WINDOW_MAX_BYTES as u64).contains(bytes))
-                    .ok_or_else(|| {
-                        format!("option '{word}': expected a size from 2M to 256M, such as window=16M")
-                    })?;
-                self.window_bytes = Some((bytes as usize).next_multiple_of(REGION_ALIGNMENT));
+                let expected = "expected a size from 2M to 256M, such as window=16M";
+                let bytes = window_of(value).ok_or_else(|| format!("option '{word}': {expected}"))?;
+                self.window_bytes = Some(bytes);
             }
             "physmap" => {
                 self.source = match value {
@@ -97,6 +94,19 @@ impl Options {
         }
         Ok(())
     }
+}
+
+/// The size of the window that a command line asks for. Takes no memory from the heap.
+#[must_use]
+pub fn window_asked(command_line: &str) -> Option<usize> {
+    let mut sizes = command_line.split_ascii_whitespace().filter_map(|word| word.strip_prefix("window="));
+    sizes.next_back().and_then(window_of)
+}
+
+fn window_of(size: &str) -> Option<usize> {
+    let bytes = parse_size(size)?;
+    let is_fine = (REGION_ALIGNMENT as u64..=WINDOW_MAX_BYTES as u64).contains(&bytes);
+    is_fine.then(|| (bytes as usize).next_multiple_of(REGION_ALIGNMENT))
 }
 
 #[cfg(test)]
@@ -122,6 +132,12 @@ mod tests {
         let window = |line, ram| Options::parse(line).0.window(ram) >> 20;
         assert_eq!((window("", 8 << 20), window("", 3 << 20), window("", 1 << 30)), (32, 12, 256));
         assert_eq!((window("physmap=balloon", 8 << 20), window("window=2M", 8 << 20)), (8, 2));
+    }
+
+    #[test]
+    fn the_window_asked_for_is_that_of_the_last_word() {
+        assert_eq!(window_asked("log=info window=4M window=3M"), Some(4 << 20));
+        assert_eq!((window_asked("window=1"), window_asked("")), (None, None));
     }
 
     #[test]

@@ -52,6 +52,10 @@ const CLOSED_ROUND_TRIPS: usize = 64;
 const NO_PAGE_TABLES: &str =
     "Xen has no memory left for this domain's page tables: give it more by shadow_memory=";
 
+/// What to do about too small a window.
+const NO_WINDOW: &str = "the window for guests' pages is too small for another disk: give the driver domain more by memory= \
+                         or window=";
+
 /// What to do about a driver that does not use grants.
 const HOW_TO_USE_GRANTS: &str = "this disk is shared by grants: give it grant_usage=0, or the guest a kernel with \
                                  CONFIG_XEN_VIRTIO=y";
@@ -78,6 +82,8 @@ pub struct OwnMemory {
     pub frames: Rc<RefCell<FrameAllocator>>,
     /// Tells how many bytes of the heap are free.
     pub heap_free: fn() -> usize,
+    /// Pages of RAM that the device tree does not name: those of console and xenstore, and such.
+    pub special_pages: usize,
 }
 
 /// What xl wrote about a disk.
@@ -233,7 +239,8 @@ impl Control {
 
     fn tell_physmap(&self, guests: &GuestTable) {
         let frames = self.own_memory.frames.borrow();
-        let census = Census::take(&frames, guests.pager().borrow().window(), &guests.pages().borrow());
+        let (pager, pages) = (guests.pager().borrow(), guests.pages().borrow());
+        let census = Census::take(&frames, pager.window(), &pages, self.own_memory.special_pages);
         let level = if census.adds_up() { Level::Info } else { Level::Error };
         log::log!(level, "physmap: {census}");
     }
@@ -389,6 +396,9 @@ impl Control {
         let is_foreign = description.sharing == Sharing::Foreign;
         if is_foreign && self.guests.borrow().pager().borrow().usable() == 0 {
             return Err(NO_PAGE_TABLES.to_string());
+        }
+        if is_foreign && !self.guests.borrow().pager().borrow().has_room_for_device(disk.guest) {
+            return Err(NO_WINDOW.to_string());
         }
         if (self.own_memory.heap_free)() < HEAP_HEADROOM_BYTES {
             return Err(

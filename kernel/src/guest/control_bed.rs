@@ -60,7 +60,7 @@ impl Plane {
         let initrd = vec![7_u8; INITRD_SECTORS as usize * 512];
         let volumes = Registry::new(Some(Box::new(initrd)), Vec::new(), Box::new(allocate));
         let frames = Rc::new(RefCell::new(FrameAllocator::default()));
-        let own_memory = OwnMemory { frames, heap_free: || HEAP_FREE.get() };
+        let own_memory = OwnMemory { frames, heap_free: || HEAP_FREE.get(), special_pages: 0 };
         let control = Control::new(client.clone(), bed.table.clone(), volumes, own_memory);
         Self {
             bed,

@@ -149,6 +149,15 @@ impl Pager {
         self.fair_share() / devices.max(1)
     }
 
+    /// Whether a guest may have a device more: each device must have what it cannot do without.
+    #[must_use]
+    pub fn has_room_for_device(&self, domain: DomainId) -> bool {
+        let of_guest = self.holders.iter().find(|holder| holder.domain == domain).map_or(0, |of| of.devices);
+        let guests = self.guests + usize::from(of_guest == 0);
+        let most = self.holders.iter().map(|holder| holder.devices).max().unwrap_or(0).max(of_guest + 1);
+        self.usable() / guests / most >= SLOTS_PER_DEVICE_MIN
+    }
+
     /// From now on a guest has a device more.
     pub fn device_came(&mut self, domain: DomainId) {
         let holder = self.holder(domain);

@@ -208,7 +208,7 @@ impl Model {
         let [own, foreign, _, _] = self.bed.xen.census();
         assert_eq!((pager.mapped(), pager.window().ballooned()), (foreign, self.ram - own));
         assert_eq!(pager.held(A) + pager.held(B), foreign);
-        let census = Census::take(&self.frames.borrow(), pager.window(), &self.singles.borrow());
+        let census = Census::take(&self.frames.borrow(), pager.window(), &self.singles.borrow(), 0);
         assert_eq!((census.populated, census.foreign, census.adds_up()), (own, foreign, true), "{census}");
         assert!(pager.mapped() <= self.capacity);
         assert_eq!(self.bed.xen.leaks(), []);

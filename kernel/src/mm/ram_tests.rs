@@ -279,7 +279,7 @@ fn holes_that_are_not_wanted_are_not_made() {
     xen.refuse_all(crate::xen::fake::Call::Populate, 0, crate::xen::hypercall::Errno::ENOMEM);
     let mut slots = PinnedSlots::new();
     pager.borrow_mut().pin(GUEST, &core::iter::once(GuestFrame(GUEST_RAM)), &mut slots).unwrap();
-    let census = Census::take(&frames.borrow(), pager.borrow().window(), &singles.borrow());
+    let census = Census::take(&frames.borrow(), pager.borrow().window(), &singles.borrow(), 0);
     assert!(census.adds_up(), "{census}");
 }
 

@@ -31,6 +31,8 @@ pub const DOMID_SELF: u16 = 0x7ff0;
 pub mod memory {
     /// Give RAM back to Xen.
     pub const DECREASE_RESERVATION: u64 = 1;
+    /// Tell how much RAM a domain has.
+    pub const CURRENT_RESERVATION: u64 = 3;
     /// Get RAM from Xen at frame numbers of ours.
     pub const POPULATE_PHYSMAP: u64 = 6;
     /// Map a frame of the hypervisor or of another domain at a frame number of ours.
@@ -51,6 +53,13 @@ pub mod memory {
     pub const RESOURCE_IOREQ_SERVER: u16 = 0;
     /// Frame of the ioreq server resource that holds the per-vCPU slots.
     pub const RESOURCE_IOREQ_FRAME: u64 = 1;
+}
+
+/// `xen_memory_domain` (`memory.h`).
+#[repr(C)]
+pub struct MemoryDomain {
+    /// Which domain.
+    pub domid: u16,
 }
 
 /// `xen_memory_reservation` (`memory.h`).

@@ -120,6 +120,10 @@ impl Xen {
     /// As for the hypercalls: pointers among the arguments are good.
     unsafe fn call(&mut self, number: u64, arguments: Arguments) -> i64 {
         let [a0, a1, a2, ..] = arguments;
+        if number == number::MEMORY_OP && a0 == abi::memory::CURRENT_RESERVATION {
+            let ram = self.physmap.values().filter(|entry| matches!(entry, Entry::Ram(_)));
+            return i64::try_from(ram.count()).unwrap();
+        }
         if number == number::MEMORY_OP
             && matches!(a0, abi::memory::DECREASE_RESERVATION | abi::memory::POPULATE_PHYSMAP)
         {

@@ -3,8 +3,8 @@
 
 use super::DomainId;
 use super::abi::{
-    AcquireResource, AddToPhysmap, AddToPhysmapBatch, DOMID_SELF, MemoryReservation, MulticallEntry,
-    RemoveFromPhysmap, memory, number,
+    AcquireResource, AddToPhysmap, AddToPhysmapBatch, DOMID_SELF, MemoryDomain, MemoryReservation,
+    MulticallEntry, RemoveFromPhysmap, memory, number,
 };
 use super::dm::ServerId;
 use super::hypercall::{HypercallError, call};
@@ -80,6 +80,18 @@ pub fn decrease_reservation(frames: &[u64]) -> Result<usize, HypercallError> {
 /// The hypercall as a whole was refused.
 pub fn populate(frames: &[u64]) -> Result<usize, HypercallError> {
     reserve(memory::POPULATE_PHYSMAP, frames, "get RAM")
+}
+
+/// The pages of RAM that Xen says we have.
+///
+/// # Errors
+/// Xen's answer.
+pub fn current_reservation() -> Result<usize, HypercallError> {
+    let request = MemoryDomain { domid: DOMID_SELF };
+    let address = (&raw const request).expose_provenance() as u64;
+    let arguments = [memory::CURRENT_RESERVATION, address, 0, 0, 0];
+    // SAFETY: XENMEM_current_reservation reads one xen_memory_domain (memory.h).
+    unsafe { call(number::MEMORY_OP, arguments, "ask for our RAM") }.map(|pages| pages as usize)
 }
 
 fn reserve(command: u64, frames: &[u64], operation: &'static str) -> Result<usize, HypercallError> {

@@ -65,7 +65,8 @@ pub fn counts(pager: &Pager) -> Counts {
 /// Unmaps all, and makes RAM again of slots that are out of it.
 pub fn leave(pager: &mut Pager, domain: DomainId) -> Result<(), Box<dyn Error>> {
     pager.forget(domain);
-    pager.give_back(pager.window().ballooned());
+    let ballooned = pager.window().ballooned();
+    pager.give_back(ballooned).map_err(|_| "Xen does not give our RAM back")?;
     if pager.mapped() > 0 || pager.window().ballooned() > 0 {
         return Err("the window is not empty at the end".into());
     }
