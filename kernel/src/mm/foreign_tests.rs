@@ -489,3 +489,37 @@ fn pins_of_the_richest_do_not_protect_the_second_richest() {
     let pager = bed.pager.borrow();
     assert_eq!((pager.held(A), pager.held(B), pager.held(C)), (6, 4, 2));
 }
+
+#[test]
+fn distrusted_pages_are_not_found_at_once_and_unmapped_in_portions() {
+    let bed = shared_bed(STALE_PORTION * 3);
+    let pages = STALE_PORTION as u64 * 2;
+    let _ring = bed.pin(A, 0..1).unwrap();
+    bed.touch(A, 0..pages);
+    bed.touch(B, 0..8);
+    bed.pager.borrow_mut().distrust(A);
+    assert!(!bed.pager.borrow().holds(ForeignPage::new(A, GuestFrame(RAM + 5)).unwrap()));
+    let mut left = vec![];
+    for _ in 0..3 {
+        bed.pager.borrow_mut().drop_stale();
+        left.push(bed.xen.references(A));
+    }
+    assert_eq!((left, bed.xen.references(B)), (vec![STALE_PORTION, 1, 1], 8));
+    bed.pager.borrow_mut().drop_stale();
+    assert_eq!(bed.xen.leaks(), []);
+}
+
+#[test]
+fn a_device_more_must_leave_enough_to_all() {
+    let bed = Bed::new(SLOTS_PER_DEVICE_MIN * 4);
+    let mut pager = bed.pager.borrow_mut();
+    assert!(pager.has_room_for_device(A));
+    pager.device_came(A);
+    pager.device_came(A);
+    // Two guests share, and the first of them shares its half again.
+    assert!(pager.has_room_for_device(B));
+    assert!(pager.has_room_for_device(A));
+    pager.device_came(B);
+    assert!(!pager.has_room_for_device(A));
+    assert!(pager.has_room_for_device(B));
+}
