@@ -40,7 +40,8 @@ pub const SINGLE_PAGES: usize = 512;
 
 /// Granted pages that one device may have mapped: rings take 3 to 6.
 pub const GRANTS_MAPPED_PER_DEVICE: usize = 32;
-// A guest has at most 11 devices (libxl, `VIRTIO_MMIO_DEV_SIZE` and the interrupts for them): it cannot take all.
+// A guest has at most 11 devices (libxl, `VIRTIO_MMIO_DEV_SIZE` and the interrupts for them): one cannot take
+// all. The ninth guest with as many may find none left.
 const _: () = assert!(11 * GRANTS_MAPPED_PER_DEVICE < SINGLE_PAGES);
 /// Of these, how many are left to the rings.
 pub const GRANTS_FOR_RINGS: usize = 8;

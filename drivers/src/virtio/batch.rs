@@ -3,7 +3,9 @@
 //! Bounded in requests, in buffers and in bytes: a batch never grows its memory after it was made, and a guest
 //! cannot keep the loop from the others for long.
 
-use super::chain::{Chain, Descriptor, Head, LARGEST_TABLE_BYTES, MAX_SEGMENTS, TableStart, walk};
+use super::chain::{
+    Chain, Descriptor, Head, LARGEST_TABLE_BYTES, MAX_SEGMENTS, TableStart, WholeTable, walk,
+};
 use super::queue::{Heads, MAX_BATCH, Queue, QueueError, Used};
 use crate::guest::{GuestMemory, GuestRegion};
 use alloc::vec::Vec;
@@ -24,6 +26,8 @@ pub struct Batch {
     tables: Vec<GuestRegion>,
     /// What was copied of them together.
     starts: Vec<TableStart>,
+    /// Work space for a table whose chain leaps about.
+    whole_table: WholeTable,
     /// The chains, in the order in which the guest made them available.
     pub chains: Vec<Chain>,
     /// The buffers of all of them.
@@ -39,6 +43,7 @@ impl Default for Batch {
             firsts: Vec::with_capacity(MAX_BATCH),
             tables: Vec::with_capacity(MAX_BATCH),
             starts: alloc::vec![TableStart::default(); MAX_BATCH],
+            whole_table: WholeTable::default(),
             chains: Vec::with_capacity(MAX_BATCH),
             regions: Vec::with_capacity(ENOUGH_REGIONS + MAX_SEGMENTS),
             done: Vec::with_capacity(3 * MAX_BATCH),
@@ -100,7 +105,7 @@ impl Batch {
             }
             let start = table_of(descriptor).and_then(|_| starts.next()).copied();
             let head = Head { index: *index, descriptor: *descriptor, table: start.unwrap_or_default() };
-            let chain = walk(queue, memory, &head, &mut self.regions)?;
+            let chain = walk(queue, memory, &head, &mut self.regions, &mut self.whole_table)?;
             bytes = bytes.saturating_add(chain.bytes());
             let is_large = chain.bytes() > large_bytes;
             self.chains.push(chain);

@@ -24,7 +24,6 @@ use alloc::string::String;
 use config::Config;
 use request::Request;
 use requests::Requests;
-use zerocopy::IntoBytes;
 
 const QUEUE_SIZES: [u16; 1] = [super::queue::MAX_SIZE];
 
@@ -186,8 +185,11 @@ impl<M: GuestMemory> Device<M> for BlockDevice<M::Pinned> {
     }
 
     fn read_config(&self, offset: u32, out: &mut [u8]) {
-        let rest = self.config.as_bytes().get(offset as usize..).unwrap_or_default();
-        out.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+        self.config.read(offset, out);
+    }
+
+    fn read_refused_config(&self, offset: u32, out: &mut [u8]) {
+        Config::refused().read(offset, out);
     }
 
     fn activate(&mut self, accepted: Features) {

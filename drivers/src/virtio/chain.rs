@@ -111,38 +111,61 @@ impl TableStart {
     }
 }
 
-/// Our copy of a part of an indirect table: one copy of several entries costs less than one of each.
-struct Table {
+/// Our copy of an indirect table: of a part of it, as most chains go straight on there, or of all, when this one does not.
+struct Table<'a> {
     region: GuestRegion,
     entries: u16,
     /// Which of them are copied.
     held: Range<u16>,
     copied: Entries,
+    /// Copies made beyond the first part.
+    copies: usize,
+    whole: &'a mut WholeTable,
 }
 
-impl Table {
-    fn new(region: GuestRegion, start: TableStart) -> Result<Self, QueueError> {
+/// Room for the largest table.
+#[derive(Debug)]
+pub struct WholeTable(Vec<RawDescriptor>);
+
+impl Default for WholeTable {
+    fn default() -> Self {
+        Self(alloc::vec![RawDescriptor::default(); MAX_SIZE.into()])
+    }
+}
+
+impl<'a> Table<'a> {
+    fn new(region: GuestRegion, start: TableStart, whole: &'a mut WholeTable) -> Result<Self, QueueError> {
         let entries = match u16::try_from(region.length / DESCRIPTOR_BYTES) {
             Ok(entries @ 1..=MAX_SIZE) if region.length.is_multiple_of(DESCRIPTOR_BYTES) => entries,
             _ => return Err(QueueError::BadIndirect),
         };
-        Ok(Self { region, entries, held: 0..start.held, copied: start.entries })
+        Ok(Self { region, entries, held: 0..start.held, copied: start.entries, copies: 0, whole })
     }
 
-    /// Entry `index`; those behind it are copied with it, as a chain mostly goes on there.
+    /// Entry `index`; those behind it are copied with it, and then all: no table takes more than three copies, however its
+    /// chain leaps about.
     fn descriptor<M: GuestMemory>(&mut self, memory: &M, index: u16) -> Result<Descriptor, QueueError> {
         if index >= self.entries {
             return Err(QueueError::NoSuchDescriptor(index));
         }
         if !self.held.contains(&index) {
-            let count = (self.entries - index).min(ENTRIES_COPIED);
-            let part = self.copied.get_mut(..usize::from(count)).unwrap_or_default();
-            let address = self.region.address.0.checked_add(u64::from(index) * u64::from(DESCRIPTOR_BYTES));
+            self.copies += 1;
+            self.held = match self.copies {
+                1 => index..self.entries.min(index.saturating_add(ENTRIES_COPIED)),
+                _ => 0..self.entries,
+            };
+            let part: &mut [RawDescriptor] = match self.copies {
+                1 => &mut self.copied,
+                _ => &mut self.whole.0,
+            };
+            let part = part.get_mut(..self.held.len()).unwrap_or_default();
+            let start = u64::from(self.held.start) * u64::from(DESCRIPTOR_BYTES);
+            let address = self.region.address.0.checked_add(start);
             let address = GuestAddress(address.ok_or(MemoryError::NotMapped(self.region.address.0))?);
             memory.read(address, part.as_mut_bytes())?;
-            self.held = index..index + count;
         }
-        let raw = self.copied.get(usize::from(index - self.held.start)).copied().unwrap_or_default();
+        let part: &[RawDescriptor] = if self.copies > 1 { &self.whole.0 } else { &self.copied };
+        let raw = part.get(usize::from(index - self.held.start)).copied().unwrap_or_default();
         Ok(raw.into())
     }
 }
@@ -206,10 +229,11 @@ pub fn walk<M: GuestMemory>(
     memory: &M,
     head: &Head,
     regions: &mut Vec<GuestRegion>,
+    whole_table: &mut WholeTable,
 ) -> Result<Chain, QueueError> {
     let first = regions.len();
     let mut walk = Walk { regions, descriptors: 0, readable_bytes: 0, writable_bytes: 0 };
-    let walked = walk.direct(queue, memory, head);
+    let walked = walk.direct(queue, memory, head, whole_table);
     let Walk { readable_bytes, writable_bytes, .. } = walk;
     match walked {
         Ok(()) => Ok(Chain {
@@ -255,6 +279,7 @@ impl Walk<'_> {
         queue: &Queue<M::Pinned>,
         memory: &M,
         head: &Head,
+        whole: &mut WholeTable,
     ) -> Result<(), QueueError> {
         let mut descriptor = head.descriptor;
         let mut start = head.table;
@@ -264,7 +289,7 @@ impl Walk<'_> {
                 if chained || !queue.has_indirect() {
                     return Err(QueueError::BadIndirect);
                 }
-                return self.indirect(memory, table, start);
+                return self.indirect(memory, table, start, whole);
             }
             self.add(&descriptor)?;
             if !descriptor.flags.contains(DescriptorFlags::NEXT) {
@@ -280,8 +305,9 @@ impl Walk<'_> {
         memory: &M,
         table: GuestRegion,
         start: TableStart,
+        whole: &mut WholeTable,
     ) -> Result<(), QueueError> {
-        let mut table = Table::new(table, start)?;
+        let mut table = Table::new(table, start, whole)?;
         let mut index = 0;
         loop {
             let descriptor = table.descriptor(memory, index)?;

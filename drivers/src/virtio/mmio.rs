@@ -114,6 +114,8 @@ pub struct MmioDevice<D, M: GuestMemory, I> {
     counters: Counters,
     complaints: Complaints,
     trouble: Option<PlatformTrouble>,
+    /// Since the last reset: the driver cannot work with the platform, and may not look at the status.
+    rings_refused: bool,
     trouble_complaints: Complaints,
 }
 
@@ -146,6 +148,7 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
             counters: Counters::default(),
             complaints: Complaints::default(),
             trouble: None,
+            rings_refused: false,
             trouble_complaints: Complaints::default(),
         }
     }
@@ -175,7 +178,12 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
     pub fn read(&self, offset: u32, width: Width) -> u64 {
         if let Some(offset) = offset.checked_sub(register::CONFIG) {
             let mut bytes = [0; 8];
-            self.device.read_config(offset, bytes.get_mut(..width as usize).unwrap_or_default());
+            let out = bytes.get_mut(..width as usize).unwrap_or_default();
+            if self.rings_refused {
+                self.device.read_refused_config(offset, out);
+            } else {
+                self.device.read_config(offset, out);
+            }
             return u64::from_le_bytes(bytes);
         }
         if width != Width::Four {
@@ -196,7 +204,7 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
             {
                 u32::MAX
             }
-            register::CONFIG_GENERATION => 0,
+            register::CONFIG_GENERATION => self.rings_refused.into(),
             _ => 0,
         })
     }
@@ -343,6 +351,7 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
         self.driver_features_select = 0;
         self.queue_select = 0;
         self.status = Status::empty();
+        self.rings_refused = false;
         self.interrupts = Interrupts::empty();
         self.counters.resets += 1;
     }
@@ -409,6 +418,7 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
         };
         if let Err(error) = made {
             if let SetupError::Memory(MemoryError::Untranslated(address)) = error {
+                self.rings_refused = true;
                 self.note_trouble(PlatformTrouble::Untranslated(address));
             }
             self.break_down(&error);

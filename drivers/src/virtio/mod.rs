@@ -77,6 +77,12 @@ pub trait Device<M: GuestMemory> {
     /// Reads configuration space at `offset` into `out`, which holds zeroes: bytes past its end stay so.
     fn read_config(&self, offset: u32, out: &mut [u8]);
 
+    /// What the configuration reads as to a driver whose rings were refused: what makes it give the device up. A driver that
+    /// does not look for DEVICE_NEEDS_RESET would wait for its first request for ever.
+    fn read_refused_config(&self, _offset: u32, out: &mut [u8]) {
+        out.fill(0);
+    }
+
     /// The guest writes configuration space. Most devices have nothing writable there.
     fn write_config(&mut self, _offset: u32, _data: &[u8]) {}
 

@@ -394,6 +394,11 @@ fn a_driver_that_promises_grants_and_names_none_is_told_the_same() {
     let sentence = DISK_OF_GRANTS.error(&plane).unwrap();
     assert!(sentence.contains("0x40000000") && sentence.contains("XEN_VIRTIO"), "{sentence}");
     assert_eq!(driver.status() & 64, 64);
+    // What makes it give the disk up: no sectors, of a size that cannot be.
+    let config = || [0x100, 0x114].map(|register| plane.bed.load(A, 0, BASE + register, 4));
+    assert_eq!(config(), [0, 1]);
+    driver.set(register::STATUS, 0);
+    assert_eq!(config(), [32, 512]);
 }
 
 #[test]
@@ -421,4 +426,34 @@ fn a_disk_without_grants_does_not_ask_for_them() {
     bring_up(&plane.bed, false, true);
     plane.settle();
     assert_eq!(DISK.error(&plane), None);
+}
+
+#[test]
+fn a_table_whose_chain_leaps_about_costs_few_hypercalls() {
+    let bed = bed();
+    let mut driver = Driver { grants: true, indirect: true, ..Driver::new(&bed, A, BASE) };
+    driver.grant_rings();
+    driver.start(DESCRIPTORS);
+    bed.work();
+    driver.grant_buffers(READ);
+    let order: Vec<u16> = (0..128).flat_map(|n| [n, 255 - n]).collect();
+    let mut table = alloc::vec![0_u8; 4096];
+    for (at, next) in order.iter().zip(order.iter().skip(1).map(Some).chain([None])) {
+        let entry = &mut table[usize::from(*at) * 16..][..16];
+        entry[..8].copy_from_slice(&driver.told(STATUS_BYTE).to_le_bytes());
+        let (length, flags, next) = next.map_or((1_u32, 2_u16, 0), |n| (0, 1 | 2, *n));
+        entry[8..12].copy_from_slice(&length.to_le_bytes());
+        entry[12..14].copy_from_slice(&flags.to_le_bytes());
+        entry[14..16].copy_from_slice(&next.to_le_bytes());
+    }
+    driver.write(DATA, &table);
+    driver.descriptor(0, DATA, 4096, 4);
+    driver.submitted = 4;
+    driver.write(AVAILABLE + 2, &4_u16.to_le_bytes());
+    let before = bed.xen.calls(Call::CopyGrant);
+    driver.kick();
+    bed.work();
+    let calls = bed.xen.calls(Call::CopyGrant) - before;
+    assert_eq!(driver.used(), 4);
+    assert!(calls <= 16, "{calls}");
 }

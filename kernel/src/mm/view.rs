@@ -114,8 +114,8 @@ const fn base(index: usize) -> usize {
 }
 
 impl<M: Mmu> Views<M> {
-    /// None yet; at most `tables` page tables, taken from the heap for the first. Any number of pagers' views must not be
-    /// in use on one CPU.
+    /// None yet; at most `tables` page tables, taken from the heap for the first. There must be one of these on
+    /// a CPU.
     #[must_use]
     pub fn new(pager: &Rc<RefCell<Pager>>, mmu: M, tables: usize) -> Rc<Self>
     where

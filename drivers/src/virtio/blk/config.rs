@@ -3,6 +3,7 @@
 use crate::block::{Geometry, SECTOR_BYTES};
 use crate::virtio::Features;
 use crate::virtio::queue::MAX_SIZE;
+use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64};
 
 /// Device ID of a block device (virtio 1.2, 5.2.1).
@@ -101,6 +102,19 @@ impl Config {
             write_zeroes_may_unmap: 1,
             ..Self::default()
         }
+    }
+
+    /// The configuration space of a device that is to be given up: no sectors, in blocks of a size that cannot be. Linux,
+    /// which reads it after it made its queues, then has no disk.
+    #[must_use]
+    pub fn refused() -> Self {
+        Self { blk_size: U32::new(1), ..Self::default() }
+    }
+
+    /// Copies the bytes from `offset` on to `out`, as far as there are any.
+    pub fn read(&self, offset: u32, out: &mut [u8]) {
+        let rest = self.as_bytes().get(offset as usize..).unwrap_or_default();
+        out.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
     }
 }
 

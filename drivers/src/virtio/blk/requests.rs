@@ -103,6 +103,8 @@ impl<P: PinnedMemory> Requests<P> {
     pub fn new(name: String, serial: &str, volume: Box<dyn Volume<P>>) -> Self {
         let mut id = [0; ID_BYTES as usize];
         id.iter_mut().zip(serial.bytes()).for_each(|(to, from)| *to = from);
+        // Not grown in the middle of things, when there may be no memory for it. A volume that is done at once has none.
+        let under_way = Some(volume.room()).filter(|room| *room <= MAX_SEGMENTS).unwrap_or(0);
         Self {
             name,
             geometry: volume.geometry(),
@@ -111,9 +113,9 @@ impl<P: PinnedMemory> Requests<P> {
             write_through: false,
             id,
             volume,
-            pending: Slab::new(),
-            running: Slab::new(),
-            waiting: VecDeque::new(),
+            pending: Slab::with_capacity(under_way),
+            running: Slab::with_capacity(under_way),
+            waiting: VecDeque::with_capacity(under_way),
             cut: None,
             cut_regions: Vec::with_capacity(MAX_SEGMENTS),
             piece: Vec::with_capacity(MAX_SEGMENTS),
