@@ -55,6 +55,7 @@ wait_guest_message() {
 }
 
 # wait_domain_gone NAME [LIMIT]: waits until there is no domain NAME, and Xen has nothing left of any domain that was destroyed.
+# The last pages of one go when it is in no list any more, once all processors have passed by (RCU).
 wait_domain_gone() {
     local name=$1 limit=${2:-30} start=$SECONDS left watch found=1
     exec {watch}< <(exec xenstore-watch @releaseDomain 2>/dev/null)
@@ -68,6 +69,11 @@ wait_domain_gone() {
     done
     kill "$watcher" 2>/dev/null
     exec {watch}<&-
+    local pages=
+    until [ "$found" -ne 0 ] || [ "$(xen_free_pages)" = "$pages" ]; do
+        pages=$(xen_free_pages)
+        sleep 0.1
+    done
     return "$found"
 }
 
