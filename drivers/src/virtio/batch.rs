@@ -4,7 +4,7 @@
 //! cannot keep the loop from the others for long.
 
 use super::chain::{
-    Chain, Descriptor, Head, LARGEST_TABLE_BYTES, MAX_SEGMENTS, TableStart, WholeTable, walk,
+    Chain, Descriptor, Head, LARGEST_TABLE_BYTES, MAX_SEGMENTS, NOTHING, TableStart, WholeTable, walk,
 };
 use super::queue::{Heads, MAX_BATCH, Queue, QueueError, Used};
 use crate::guest::{GuestMemory, GuestRegion};
@@ -103,8 +103,8 @@ impl Batch {
             if bytes >= ENOUGH_BYTES || self.regions.len() > ENOUGH_REGIONS {
                 break;
             }
-            let start = table_of(descriptor).and_then(|_| starts.next()).copied();
-            let head = Head { index: *index, descriptor: *descriptor, table: start.unwrap_or_default() };
+            let start = table_of(descriptor).and_then(|_| starts.next());
+            let head = Head { index: *index, descriptor: *descriptor, table: start.unwrap_or(&NOTHING) };
             let chain = walk(queue, memory, &head, &mut self.regions, &mut self.whole_table)?;
             bytes = bytes.saturating_add(chain.bytes());
             let is_large = chain.bytes() > large_bytes;

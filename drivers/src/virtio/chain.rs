@@ -96,6 +96,14 @@ pub struct TableStart {
     held: u16,
 }
 
+/// Nothing copied.
+pub static NOTHING: TableStart =
+    TableStart { entries: [RawDescriptor::EMPTY; ENTRIES_COPIED as usize], held: 0 };
+
+impl RawDescriptor {
+    const EMPTY: Self = Self { address: U64::ZERO, length: U32::ZERO, flags: U16::ZERO, next: U16::ZERO };
+}
+
 impl TableStart {
     /// Copies the first entries of all `tables`, each to its place in `starts`, where that costs less together.
     pub fn read_together<M: GuestMemory>(memory: &M, tables: &[GuestRegion], starts: &mut [Self]) {
@@ -117,8 +125,10 @@ struct Table<'a> {
     entries: u16,
     /// Which of them are copied.
     held: Range<u16>,
+    /// Where they are at first, ...
+    start: &'a TableStart,
+    /// ... and after a copy; after more they are in `whole`.
     copied: Entries,
-    /// Copies made beyond the first part.
     copies: usize,
     whole: &'a mut WholeTable,
 }
@@ -134,12 +144,17 @@ impl Default for WholeTable {
 }
 
 impl<'a> Table<'a> {
-    fn new(region: GuestRegion, start: TableStart, whole: &'a mut WholeTable) -> Result<Self, QueueError> {
+    fn new(
+        region: GuestRegion,
+        start: &'a TableStart,
+        whole: &'a mut WholeTable,
+    ) -> Result<Self, QueueError> {
         let entries = match u16::try_from(region.length / DESCRIPTOR_BYTES) {
             Ok(entries @ 1..=MAX_SIZE) if region.length.is_multiple_of(DESCRIPTOR_BYTES) => entries,
             _ => return Err(QueueError::BadIndirect),
         };
-        Ok(Self { region, entries, held: 0..start.held, copied: start.entries, copies: 0, whole })
+        let copied = NOTHING.entries;
+        Ok(Self { region, entries, held: 0..start.held, start, copied, copies: 0, whole })
     }
 
     /// Entry `index`; those behind it are copied with it, and then all: no table takes more than three copies, however its
@@ -164,7 +179,11 @@ impl<'a> Table<'a> {
             let address = GuestAddress(address.ok_or(MemoryError::NotMapped(self.region.address.0))?);
             memory.read(address, part.as_mut_bytes())?;
         }
-        let part: &[RawDescriptor] = if self.copies > 1 { &self.whole.0 } else { &self.copied };
+        let part: &[RawDescriptor] = match self.copies {
+            0 => &self.start.entries,
+            1 => &self.copied,
+            _ => &self.whole.0,
+        };
         let raw = part.get(usize::from(index - self.held.start)).copied().unwrap_or_default();
         Ok(raw.into())
     }
@@ -211,13 +230,13 @@ impl Chain {
 
 /// The first descriptor of a chain, copied.
 #[derive(Clone, Copy, Debug)]
-pub struct Head {
+pub struct Head<'a> {
     /// By which the driver knows the chain.
     pub index: u16,
     /// The descriptor.
     pub descriptor: Descriptor,
     /// If that is indirect, what was copied of its table already.
-    pub table: TableStart,
+    pub table: &'a TableStart,
 }
 
 /// Walks the chain from `head` on, and appends its non-empty buffers, at most [`MAX_SEGMENTS`], to `regions`.
@@ -227,7 +246,7 @@ pub struct Head {
 pub fn walk<M: GuestMemory>(
     queue: &Queue<M::Pinned>,
     memory: &M,
-    head: &Head,
+    head: &Head<'_>,
     regions: &mut Vec<GuestRegion>,
     whole_table: &mut WholeTable,
 ) -> Result<Chain, QueueError> {
@@ -278,7 +297,7 @@ impl Walk<'_> {
         &mut self,
         queue: &Queue<M::Pinned>,
         memory: &M,
-        head: &Head,
+        head: &Head<'_>,
         whole: &mut WholeTable,
     ) -> Result<(), QueueError> {
         let mut descriptor = head.descriptor;
@@ -296,7 +315,7 @@ impl Walk<'_> {
                 return Ok(());
             }
             descriptor = queue.descriptor(descriptor.next)?;
-            start = TableStart::default();
+            start = &NOTHING;
         }
     }
 
@@ -304,7 +323,7 @@ impl Walk<'_> {
         &mut self,
         memory: &M,
         table: GuestRegion,
-        start: TableStart,
+        start: &TableStart,
         whole: &mut WholeTable,
     ) -> Result<(), QueueError> {
         let mut table = Table::new(table, start, whole)?;
