@@ -207,7 +207,7 @@ memory_report() {
         seconds_left "$start" 20 >/dev/null || fail "the driver domain does not say what it has"
         sleep 0.2
     done
-    grep -E "physmap:|pager: [0-9]* slots|event channels open" "$log" | tail -3 | sed -e 's/^\[[^]]*\] *//' -e 's/; Counters.*//'
+    grep -E "physmap:|pager: [0-9]* slots|event channels open" "$log" | tail -3 | tr -d '\r' | sed -e 's/^\[[^]]*\] *//' -e 's/; Counters.*//'
 }
 
 # What the memory that the driver domain uses may differ by: lists keep the room that they once needed.
