@@ -252,13 +252,6 @@ impl PinnedMemory for FakePinned {
         })
     }
 
-    fn fill_zero(&self, offset: u32, length: u32) -> Result<(), MemoryError> {
-        self.check_writable(offset)?;
-        self.for_each_run(offset, length as usize, |_, _, cells| {
-            cells.iter().for_each(|to| to.store(0, Ordering::Relaxed));
-        })
-    }
-
     fn load_u16(&self, offset: u32) -> Result<u16, MemoryError> {
         let mut bytes = [0; 2];
         self.read(offset, &mut bytes)?;

@@ -125,12 +125,6 @@ pub trait PinnedMemory {
     /// [`MemoryError`] when the range does not lie inside, or cannot be reached any more; a part may have been written.
     fn write(&self, offset: u32, data: &[u8]) -> Result<(), MemoryError>;
 
-    /// Writes `length` zero bytes at `offset`.
-    ///
-    /// # Errors
-    /// As [`Self::write`].
-    fn fill_zero(&self, offset: u32, length: u32) -> Result<(), MemoryError>;
-
     /// Loads the little-endian half-word at the even `offset`, in one access: what a ring index needs.
     ///
     /// # Errors

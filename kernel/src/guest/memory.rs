@@ -98,10 +98,6 @@ impl PinnedMemory for SharedPinned {
         self.way().write(offset, data)
     }
 
-    fn fill_zero(&self, offset: u32, length: u32) -> Result<(), MemoryError> {
-        self.way().fill_zero(offset, length)
-    }
-
     fn load_u16(&self, offset: u32) -> Result<u16, MemoryError> {
         self.way().load_u16(offset)
     }

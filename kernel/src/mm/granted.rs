@@ -340,15 +340,6 @@ impl PinnedMemory for CopiedRegions {
         self.finish(copies)
     }
 
-    fn fill_zero(&self, offset: u32, length: u32) -> Result<(), MemoryError> {
-        const ZEROES: [u8; 512] = [0; 512];
-        let end = offset.checked_add(length).ok_or(MemoryError::OutOfRange)?;
-        (offset..end).step_by(ZEROES.len()).try_for_each(|at| {
-            let part = ZEROES.get(..(end - at) as usize).unwrap_or(&ZEROES);
-            self.write(at, part)
-        })
-    }
-
     fn load_u16(&self, offset: u32) -> Result<u16, MemoryError> {
         let mut bytes = [0; 2];
         self.read(offset, &mut bytes)?;
@@ -382,10 +373,6 @@ impl PinnedMemory for GrantedPinned {
 
     fn write(&self, offset: u32, data: &[u8]) -> Result<(), MemoryError> {
         self.way().write(offset, data)
-    }
-
-    fn fill_zero(&self, offset: u32, length: u32) -> Result<(), MemoryError> {
-        self.way().fill_zero(offset, length)
     }
 
     fn load_u16(&self, offset: u32) -> Result<u16, MemoryError> {

@@ -135,14 +135,6 @@ impl PinnedMemory for Pieces {
         })
     }
 
-    fn fill_zero(&self, offset: u32, length: u32) -> Result<(), MemoryError> {
-        self.check_writable(offset)?;
-        self.visit(offset, length as usize, |address, _, bytes| {
-            // SAFETY: as in `write`.
-            unsafe { copy::zero(ptr::with_exposed_provenance_mut(address), bytes) }
-        })
-    }
-
     fn load_u16(&self, offset: u32) -> Result<u16, MemoryError> {
         let address = self.half_word(offset)?;
         // SAFETY: as in `read`, and aligned; volatile, as others may write it.

@@ -176,10 +176,6 @@ impl PinnedMemory for ForeignPinned {
         self.pieces.write(offset, data)
     }
 
-    fn fill_zero(&self, offset: u32, length: u32) -> Result<(), MemoryError> {
-        self.pieces.fill_zero(offset, length)
-    }
-
     fn load_u16(&self, offset: u32) -> Result<u16, MemoryError> {
         self.pieces.load_u16(offset)
     }

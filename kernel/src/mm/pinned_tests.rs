@@ -65,15 +65,6 @@ fn what_is_written_across_regions_reaches_the_guest() {
 }
 
 #[test]
-fn zeroes_are_written_where_asked_and_nowhere_else() {
-    let bed = bed(8);
-    bed.xen.write_guest(GUEST, RAM + PAGE - 3, &[9; 6]);
-    let pinned = bed.memory.pin(&[region(0, 2 * 4096)]).unwrap();
-    pinned.fill_zero(4096 - 2, 4).unwrap();
-    assert_eq!(bed.xen.read_guest(GUEST, RAM + PAGE - 3), [9, 0, 0, 0, 0, 9]);
-}
-
-#[test]
 fn half_words_are_little_endian() {
     let bed = bed(8);
     bed.xen.write_guest(GUEST, RAM + 2, &[0x34, 0x12]);
@@ -98,7 +89,6 @@ fn access_beyond_the_end_is_out_of_range() {
     let pinned = bed.memory.pin(&[region(0, 4)]).unwrap();
     assert_eq!(pinned.read(1, &mut [0; 4]), Err(MemoryError::OutOfRange));
     assert_eq!(pinned.write(u32::MAX, &[0]), Err(MemoryError::OutOfRange));
-    assert_eq!(pinned.fill_zero(4, 1), Err(MemoryError::OutOfRange));
     assert_eq!(pinned.load_u16(3), Err(MemoryError::OutOfRange));
     assert_eq!(pinned.read(4, &mut []), Ok(()));
 }
