@@ -4,6 +4,8 @@
 //! keeps running on its own vCPUs while a device model reads, so **nothing here ever hands out a Rust
 //! reference to guest memory**: every access copies a value out or in, and the copy is what gets validated.
 
+use core::ops::Deref;
+
 /// An address in a guest's physical address space, in bytes, as the guest wrote it: an allegation, not a fact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GuestAddress(pub u64);
@@ -85,6 +87,14 @@ pub trait GuestMemory {
     /// # Errors
     /// As [`Self::pin`]; `out` is then unspecified.
     fn read(&self, address: GuestAddress, out: &mut [u8]) -> Result<(), MemoryError> {
+        self.read_by_pin(address, out)
+    }
+
+    /// The way of [`Self::read`] where there is no better one: by a pin that is given back at once.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    fn read_by_pin(&self, address: GuestAddress, out: &mut [u8]) -> Result<(), MemoryError> {
         let length = u32::try_from(out.len()).map_err(|_| MemoryError::OutOfRange)?;
         self.pin(&[GuestRegion { address, length }])?.read(0, out)
     }
@@ -136,6 +146,33 @@ pub trait PinnedMemory {
     /// # Errors
     /// As [`Self::load_u16`].
     fn store_u16(&self, offset: u32, value: u16) -> Result<(), MemoryError>;
+}
+
+/// Whatever keeps guest pages pinned by holding on to something else.
+impl<P> PinnedMemory for P
+where
+    P: Deref,
+    P::Target: PinnedMemory,
+{
+    fn len(&self) -> u32 {
+        (**self).len()
+    }
+
+    fn read(&self, offset: u32, out: &mut [u8]) -> Result<(), MemoryError> {
+        (**self).read(offset, out)
+    }
+
+    fn write(&self, offset: u32, data: &[u8]) -> Result<(), MemoryError> {
+        (**self).write(offset, data)
+    }
+
+    fn load_u16(&self, offset: u32) -> Result<u16, MemoryError> {
+        (**self).load_u16(offset)
+    }
+
+    fn store_u16(&self, offset: u32, value: u16) -> Result<(), MemoryError> {
+        (**self).store_u16(offset, value)
+    }
 }
 
 /// The interrupt line of one device to its guest.

@@ -1,5 +1,7 @@
 //! A guest's memory, in the way that its device was described with: all of it, or what the guest grants.
 
+use core::ops::Deref;
+
 use drivers::guest::{Access, GuestAddress, GuestMemory, GuestRegion, MemoryError, PinnedMemory};
 
 use crate::mm::granted::{GrantedMemory, GrantedPinned};
@@ -76,33 +78,13 @@ impl GuestMemory for SharedMemory {
     }
 }
 
-impl SharedPinned {
-    fn way(&self) -> &dyn PinnedMemory {
+impl Deref for SharedPinned {
+    type Target = dyn PinnedMemory;
+
+    fn deref(&self) -> &Self::Target {
         match self {
-            Self::Foreign(pinned) => pinned,
-            Self::Granted(pinned) => pinned.way(),
+            Self::Foreign(pinned) => &**pinned,
+            Self::Granted(pinned) => &**pinned,
         }
-    }
-}
-
-impl PinnedMemory for SharedPinned {
-    fn len(&self) -> u32 {
-        self.way().len()
-    }
-
-    fn read(&self, offset: u32, out: &mut [u8]) -> Result<(), MemoryError> {
-        self.way().read(offset, out)
-    }
-
-    fn write(&self, offset: u32, data: &[u8]) -> Result<(), MemoryError> {
-        self.way().write(offset, data)
-    }
-
-    fn load_u16(&self, offset: u32) -> Result<u16, MemoryError> {
-        self.way().load_u16(offset)
-    }
-
-    fn store_u16(&self, offset: u32, value: u16) -> Result<(), MemoryError> {
-        self.way().store_u16(offset, value)
     }
 }

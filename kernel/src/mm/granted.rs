@@ -23,7 +23,7 @@
 use alloc::boxed::Box;
 use alloc::rc::Rc;
 use core::cell::{Cell, RefCell};
-use core::ops::Range;
+use core::ops::{Deref, Range};
 
 use drivers::guest::{Access, GuestAddress, GuestMemory, GuestRegion, MemoryError, PinnedMemory};
 use smallvec::SmallVec;
@@ -118,7 +118,7 @@ impl GrantedMemory {
         }
         let mut pieces = Pieces::with_room_for(pages)?;
         let mut wanted: SmallVec<[(u32, Access); 4]> = SmallVec::new();
-        wanted.try_reserve(pages).map_err(|_| MemoryError::Exhausted)?;
+        super::reserve(&mut wanted, pages)?;
         let mut start = 0;
         for region in regions {
             let access = if start < readable_bytes { Access::Read } else { Access::Write };
@@ -155,10 +155,7 @@ impl GrantedMemory {
             return Err(MemoryError::Exhausted);
         }
         let mut remembered = SmallVec::new();
-        if regions.len() > remembered.inline_size() && super::heap_is_low() {
-            return Err(MemoryError::Exhausted);
-        }
-        remembered.try_reserve(regions.len()).map_err(|_| MemoryError::Exhausted)?;
+        super::reserve(&mut remembered, regions.len())?;
         let mut start = 0;
         for region in regions.iter().filter(|region| region.length > 0) {
             remembered.push(Remembered { start, place: place_of(region)? });
@@ -351,36 +348,14 @@ impl PinnedMemory for CopiedRegions {
     }
 }
 
-impl GrantedPinned {
-    /// The one or the other.
-    #[must_use]
-    pub fn way(&self) -> &dyn PinnedMemory {
+impl Deref for GrantedPinned {
+    type Target = dyn PinnedMemory;
+
+    fn deref(&self) -> &Self::Target {
         match self {
             Self::Mapped(regions) => &regions.pieces,
             Self::Copied(regions) => regions,
         }
-    }
-}
-
-impl PinnedMemory for GrantedPinned {
-    fn len(&self) -> u32 {
-        self.way().len()
-    }
-
-    fn read(&self, offset: u32, out: &mut [u8]) -> Result<(), MemoryError> {
-        self.way().read(offset, out)
-    }
-
-    fn write(&self, offset: u32, data: &[u8]) -> Result<(), MemoryError> {
-        self.way().write(offset, data)
-    }
-
-    fn load_u16(&self, offset: u32) -> Result<u16, MemoryError> {
-        self.way().load_u16(offset)
-    }
-
-    fn store_u16(&self, offset: u32, value: u16) -> Result<(), MemoryError> {
-        self.way().store_u16(offset, value)
     }
 }
 

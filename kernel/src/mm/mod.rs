@@ -38,6 +38,17 @@ pub mod ram;
 pub mod singles;
 pub mod view;
 
+use drivers::guest::MemoryError;
+use smallvec::{Array, SmallVec};
+
+/// Makes room in an empty list for what a guest asks for: not out of what the kernel itself may need.
+fn reserve<A: Array>(list: &mut SmallVec<A>, count: usize) -> Result<(), MemoryError> {
+    if count > list.inline_size() && heap_is_low() {
+        return Err(MemoryError::Exhausted);
+    }
+    list.try_reserve(count).map_err(|_| MemoryError::Exhausted)
+}
+
 /// Whether the heap has no more than what the kernel itself may need.
 #[cfg(target_os = "none")]
 fn heap_is_low() -> bool {

@@ -32,10 +32,7 @@ impl Pieces {
     /// There is no memory for them.
     pub fn with_room_for(count: usize) -> Result<Self, MemoryError> {
         let mut pieces = SmallVec::new();
-        if count > pieces.inline_size() && super::heap_is_low() {
-            return Err(MemoryError::Exhausted);
-        }
-        pieces.try_reserve(count).map_err(|_| MemoryError::Exhausted)?;
+        super::reserve(&mut pieces, count)?;
         Ok(Self { pieces, length: 0, writable_from: 0 })
     }
 

@@ -5,11 +5,11 @@
 
 use alloc::rc::Rc;
 use core::cell::{Cell, RefCell};
-use core::ops::Range;
+use core::ops::{Deref, Range};
 
 #[cfg(target_os = "none")]
 use drivers::guest::GuestAddress;
-use drivers::guest::{GuestMemory, GuestRegion, MemoryError, PinnedMemory};
+use drivers::guest::{GuestMemory, GuestRegion, MemoryError};
 
 use super::address::GuestFrame;
 use super::foreign::{Pager, PinnedSlots};
@@ -127,7 +127,7 @@ impl GuestMemory for ForeignMemory {
             return Err(MemoryError::Exhausted);
         }
         let mut slots = PinnedSlots::new();
-        slots.try_reserve(pages).map_err(|_| MemoryError::Exhausted)?;
+        super::reserve(&mut slots, pages)?;
         let mut pieces = Pieces::with_room_for(pages)?;
         pager.pin(sharer.domain, &Frames::new(regions), &mut slots)?;
         let mut places = slots.iter();
@@ -151,11 +151,10 @@ impl GuestMemory for ForeignMemory {
     /// By the view, on the machine: for what is read once that costs less than to pin it.
     #[cfg(target_os = "none")]
     fn read(&self, address: GuestAddress, out: &mut [u8]) -> Result<(), MemoryError> {
-        if let Some(view) = &self.0.view {
-            return view.read(address, out);
+        match &self.0.view {
+            Some(view) => view.read(address, out),
+            None => self.read_by_pin(address, out),
         }
-        let length = u32::try_from(out.len()).map_err(|_| MemoryError::OutOfRange)?;
-        self.pin(&[GuestRegion { address, length }])?.read(0, out)
     }
 
     fn prefetch(&self, regions: &[GuestRegion]) {
@@ -163,25 +162,11 @@ impl GuestMemory for ForeignMemory {
     }
 }
 
-impl PinnedMemory for ForeignPinned {
-    fn len(&self) -> u32 {
-        self.pieces.len()
-    }
+impl Deref for ForeignPinned {
+    type Target = Pieces;
 
-    fn read(&self, offset: u32, out: &mut [u8]) -> Result<(), MemoryError> {
-        self.pieces.read(offset, out)
-    }
-
-    fn write(&self, offset: u32, data: &[u8]) -> Result<(), MemoryError> {
-        self.pieces.write(offset, data)
-    }
-
-    fn load_u16(&self, offset: u32) -> Result<u16, MemoryError> {
-        self.pieces.load_u16(offset)
-    }
-
-    fn store_u16(&self, offset: u32, value: u16) -> Result<(), MemoryError> {
-        self.pieces.store_u16(offset, value)
+    fn deref(&self) -> &Pieces {
+        &self.pieces
     }
 }
 

@@ -3,7 +3,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use drivers::guest::GuestAddress;
+use drivers::guest::{GuestAddress, PinnedMemory};
 use proptest::prelude::*;
 
 use super::*;
