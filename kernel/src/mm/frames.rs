@@ -103,10 +103,8 @@ impl FrameAllocator {
     // By value: whoever gives it back has it no longer.
     #[allow(clippy::needless_pass_by_value)]
     pub fn take_back(&mut self, frame: LentFrame) {
-        let gfn = frame.gfn();
-        let holds = |bank: &&mut Bank| (bank.first.0..bank.first.0 + bank.count as u64).contains(&gfn.0);
-        if let Some(bank) = self.banks.iter_mut().find(holds) {
-            bank.take_back((gfn.0 - bank.first.0) as usize);
+        if let Some((bank, index)) = self.bank_of(frame.gfn()) {
+            bank.take_back(index);
         }
     }
 
@@ -139,10 +137,17 @@ impl FrameAllocator {
     }
 
     fn set_lent(&mut self, gfn: Gfn, lent: bool) {
-        let holds = |bank: &&mut Bank| (bank.first.0..bank.first.0 + bank.count as u64).contains(&gfn.0);
-        if let Some(bank) = self.banks.iter_mut().find(holds) {
-            set(&mut bank.lent, (gfn.0 - bank.first.0) as usize, lent);
+        if let Some((bank, index)) = self.bank_of(gfn) {
+            set(&mut bank.lent, index, lent);
         }
+    }
+
+    /// The bank that a frame is in, and which of its frames it is.
+    fn bank_of(&mut self, gfn: Gfn) -> Option<(&mut Bank, usize)> {
+        self.banks.iter_mut().find_map(|bank| {
+            let index = gfn.0.checked_sub(bank.first.0)? as usize;
+            (index < bank.count).then_some((bank, index))
+        })
     }
 
     /// Frames that are free.

@@ -208,7 +208,7 @@ impl Window {
     /// Slots that there are, or can be made now.
     #[must_use]
     pub fn usable(&self) -> usize {
-        let of_region = self.unpopulated.end.0.saturating_sub(self.region.start.0) as usize;
+        let of_region = self.of_region();
         if of_region >= self.capacity() {
             return self.capacity();
         }
@@ -218,8 +218,12 @@ impl Window {
     /// Of these, how many are out of our RAM, or can be made of it.
     #[must_use]
     pub fn of_ram(&self) -> usize {
-        let of_region = self.unpopulated.end.0.saturating_sub(self.region.start.0) as usize;
-        self.usable().saturating_sub(of_region)
+        self.usable().saturating_sub(self.of_region())
+    }
+
+    /// Slots that the region has memory for tables for.
+    fn of_region(&self) -> usize {
+        self.unpopulated.end.0.saturating_sub(self.region.start.0) as usize
     }
 
     /// Slots that hold a page.
