@@ -10,22 +10,28 @@
 //!   when the hand takes its mark away: so its next use is a fault, which costs no hypercall and sets the mark again.
 //! - Pages are unmapped when their guest goes away or gave pages back (`IOREQ_TYPE_INVALIDATE`), and when we need the RAM
 //!   that a slot is made of.
+//!
+//! | file | job |
+//! |---|---|
+//! | `slot` | what is known of a slot |
+//! | `holder` | the slots of a guest, and which of them goes first |
+//! | `reclaim` | slots that are made RAM again |
 
 use alloc::rc::Rc;
 use alloc::vec::Vec;
-use core::ops::Range;
 
 use drivers::guest::MemoryError;
 use smallvec::SmallVec;
 
-use super::address::{Gfn, GuestFrame};
-use super::physmap::{ForeignPage, MAP_BATCH, NoRam, SlotIndex, Window};
+use super::address::GuestFrame;
+use super::physmap::{ForeignPage, MAP_BATCH, SlotIndex, Window};
 use crate::limits::{PAGE_BYTES, SLOTS_PER_DEVICE_MIN, STALE_PORTION};
 use crate::xen::DomainId;
 use crate::xen::hypercall::Errno;
 use crate::xen::memory::REMOVE_BATCH;
 
 mod holder;
+mod reclaim;
 mod slot;
 
 use holder::Holder;
@@ -85,8 +91,6 @@ pub struct Pager {
     guests: usize,
     viewer: Option<Rc<dyn Viewer>>,
     counters: Counters,
-    /// Some holder is stale.
-    is_stale: bool,
     /// Work space of [`Self::map_assigned`], with room for a whole batch: guests can bring it about at any time.
     failures: Vec<(SlotIndex, ForeignPage, Errno)>,
 }
@@ -108,7 +112,6 @@ impl Pager {
             guests: 0,
             viewer: None,
             counters: Counters::default(),
-            is_stale: false,
             failures,
             window,
         }
@@ -145,14 +148,14 @@ impl Pager {
     /// Slots that each device of a guest may pin.
     #[must_use]
     pub fn share(&self, domain: DomainId) -> usize {
-        let devices = self.holders.iter().find(|holder| holder.domain == domain).map_or(1, |of| of.devices);
+        let devices = self.holder_of(domain).map_or(1, |of| of.devices);
         self.fair_share() / devices.max(1)
     }
 
     /// Whether a guest may have a device more: each device must have what it cannot do without.
     #[must_use]
     pub fn has_room_for_device(&self, domain: DomainId) -> bool {
-        let of_guest = self.holders.iter().find(|holder| holder.domain == domain).map_or(0, |of| of.devices);
+        let of_guest = self.holder_of(domain).map_or(0, |of| of.devices);
         let guests = self.guests + usize::from(of_guest == 0);
         let most = self.holders.iter().map(|holder| holder.devices).max().unwrap_or(0).max(of_guest + 1);
         self.usable() / guests / most >= SLOTS_PER_DEVICE_MIN
@@ -186,7 +189,7 @@ impl Pager {
     /// Slots that a guest has.
     #[must_use]
     pub fn held(&self, domain: DomainId) -> usize {
-        self.holders.iter().find(|holder| holder.domain == domain).map_or(0, |holder| holder.count)
+        self.holder_of(domain).map_or(0, |holder| holder.count)
     }
 
     /// Slots that are pinned.
@@ -295,111 +298,25 @@ impl Pager {
         });
         if let Some(holder) = self.holders.get_mut(holder) {
             holder.stale = true;
-            self.is_stale = true;
         }
     }
 
     /// Unmaps some of the pages that their guest gave back, as far as they are not pinned. Costs nothing when there are none.
     pub fn drop_stale(&mut self) {
-        if !core::mem::take(&mut self.is_stale) {
-            return;
-        }
         let mut left = STALE_PORTION;
-        for holder in 0..self.holders.len() {
-            if left > 0 && self.holders.get_mut(holder).is_some_and(|of| core::mem::take(&mut of.stale)) {
-                self.sweep(holder, |pager, slot| {
-                    let is_stale = pager.slots.get(slot).is_some_and(Slot::is_stale) && left > 0;
-                    left -= usize::from(is_stale);
-                    is_stale
-                });
-                if left == 0 {
-                    self.holders.get_mut(holder).into_iter().for_each(|of| of.stale = true);
-                }
-            }
-            self.is_stale |= self.holders.get(holder).is_some_and(|of| of.stale);
-        }
-        self.holders.retain(|of| of.devices > 0 || of.count > 0);
-    }
-
-    /// Makes RAM again of up to `count` slots that are out of it: empty ones first, then those least needed, from whoever
-    /// has most.
-    ///
-    /// # Errors
-    /// [`NoRam`]: Xen has none; hardly more pages are unmapped then than were made RAM.
-    pub fn give_back(&mut self, count: usize) -> Result<(), NoRam> {
-        let mut left = count - self.give_empty_back(count, |_| true)?;
-        for is_used in [false, true] {
-            let mut last = BEYOND_ALL;
-            while let Some((count, holder)) = self.richest_below(last) {
-                last = (count, holder);
-                while left > 0 {
-                    let mut portion = left.min(REMOVE_BATCH);
-                    self.sweep(holder, |pager, slot| {
-                        let state = pager.slots.get(slot).copied().unwrap_or_default();
-                        let leaves = portion > 0
-                            && pager.window.is_ballooned(slot)
-                            && !state.is_pinned()
-                            && (is_used || !state.is_referenced());
-                        portion -= usize::from(leaves);
-                        leaves
-                    });
-                    let given = self.give_empty_back(left, |_| true)?;
-                    left -= given;
-                    if given == 0 {
-                        break;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes RAM again of the slots at these frame numbers, as far as they are not pinned and Xen has RAM.
-    pub fn give_range_back(&mut self, frames: &Range<Gfn>) {
-        for holder in 0..self.holders.len() {
+        while let Some(holder) = self.holders.iter().position(|holder| holder.stale) {
             self.sweep(holder, |pager, slot| {
-                let within = pager.window.gfn(slot).is_some_and(|gfn| frames.contains(&gfn));
-                within && !pager.is_pinned(slot)
+                let is_stale = pager.slots.get(slot).is_some_and(Slot::is_stale) && left > 0;
+                left -= usize::from(is_stale);
+                is_stale
             });
-        }
-        // What is still not RAM shows when the frames are taken.
-        let _ = self.give_empty_back(usize::MAX, |gfn| frames.contains(&gfn));
-    }
-
-    /// The frame numbers that are out of our RAM, and pinned.
-    pub fn pinned_ram(&self) -> impl Iterator<Item = Gfn> + Clone + '_ {
-        let slots = (0..self.slots.len()).filter(|slot| self.is_pinned(*slot));
-        slots.filter(|slot| self.window.is_ballooned(*slot)).filter_map(|slot| self.window.gfn(slot))
-    }
-
-    /// Slots that the devices there are cannot do without.
-    #[must_use]
-    pub fn least_usable(&self) -> usize {
-        self.holders.iter().map(|holder| holder.devices).sum::<usize>() * SLOTS_PER_DEVICE_MIN
-    }
-
-    /// Makes RAM again of at most `most` empty slots that are out of it and where `wanted` says so. Returns how many.
-    fn give_empty_back(&mut self, most: usize, wanted: impl Fn(Gfn) -> bool) -> Result<usize, NoRam> {
-        let (mut given, mut result) = (0, Ok(()));
-        let mut slot = core::mem::replace(&mut self.empty, NONE);
-        while let Some(state) = self.slots.get(slot as usize) {
-            let next = state.next;
-            let place = slot as usize;
-            let is_wanted = result.is_ok()
-                && given < most
-                && self.window.is_ballooned(place)
-                && self.window.gfn(place).is_some_and(&wanted);
-            if is_wanted {
-                result = self.window.give_back(place);
+            if left == 0 {
+                // There may be more, for the next time.
+                return;
             }
-            if is_wanted && result.is_ok() {
-                given += 1;
-            } else {
-                self.add_empty(place);
-            }
-            slot = next;
+            self.holders.get_mut(holder).into_iter().for_each(|of| of.stale = false);
+            self.dismiss(holder);
         }
-        result.map(|()| given)
     }
 
     /// The slot of a page, which is mapped there, or will be by [`Self::map_assigned`].
@@ -504,13 +421,8 @@ impl Pager {
     /// The next slot of a guest that is neither pinned nor used lately, taken out of its ring; two turns find one if
     /// there is any.
     fn victim(&mut self, holder: usize) -> Option<SlotIndex> {
-        let (window, viewer) = (&self.window, &self.viewer);
-        let hide = |slot| {
-            if let (Some(viewer), Some(page)) = (viewer, window.page(slot)) {
-                viewer.hide(page);
-            }
-        };
-        self.holders.get_mut(holder)?.take_victim(&mut self.slots, hide)
+        let (viewer, window) = (self.viewer.as_deref(), &self.window);
+        self.holders.get_mut(holder)?.take_victim(&mut self.slots, |slot| hide(viewer, window, slot))
     }
 
     /// Takes those slots out of a guest's ring, and unmaps them, where `leaves(self, slot)` says so.
@@ -578,9 +490,7 @@ impl Pager {
         let Some(state) = self.slots.get_mut(slot) else { return };
         if state.is_shown() {
             state.set_shown(false);
-            if let (Some(viewer), Some(page)) = (&self.viewer, self.window.page(slot)) {
-                viewer.hide(page);
-            }
+            hide(self.viewer.as_deref(), &self.window, slot);
         }
         self.unlist(slot);
     }
@@ -590,12 +500,15 @@ impl Pager {
             && let Some(holder) = self.holders.iter_mut().find(|holder| holder.domain == page.domain())
         {
             holder.stale = true;
-            self.is_stale = true;
         }
     }
 
     fn is_pinned(&self, slot: SlotIndex) -> bool {
         self.slots.get(slot).is_some_and(Slot::is_pinned)
+    }
+
+    fn holder_of(&self, domain: DomainId) -> Option<&Holder> {
+        self.holders.iter().find(|holder| holder.domain == domain)
     }
 
     /// Where the ring of a guest is, made if there is none.
@@ -669,6 +582,13 @@ impl Pager {
             }
             previous = state.next as usize;
         }
+    }
+}
+
+/// Hides what a slot holds.
+fn hide(viewer: Option<&dyn Viewer>, window: &Window, slot: SlotIndex) {
+    if let (Some(viewer), Some(page)) = (viewer, window.page(slot)) {
+        viewer.hide(page);
     }
 }
 
