@@ -238,6 +238,23 @@ same_memory() {
     [ "$((used - used_before))" -le "$MEMORY_SLACK_BYTES" ] || fail "$used bytes of memory are used, before it were $used_before"
 }
 
+# destroy_in_the_middle FLAVOUR JOB DISK: a guest with kernel FLAVOUR and disk line DISK runs JOB, which says "guest: writing" and goes on
+# writing, and is destroyed: without an error, within 2 seconds, and nothing of it stays.
+destroy_in_the_middle() {
+    local start took_ms
+    make_guest writer "$1" "$2" "$3" || fail "the writer could not be created"
+    wait_guest_message writer "guest: writing" || fail "the writer does not write"
+    sleep 1
+    start=${EPOCHREALTIME/./}
+    xl destroy writer >destroy.log 2>&1 || fail "the writer cannot be destroyed: $(cat destroy.log)"
+    took_ms=$(((${EPOCHREALTIME/./} - start) / 1000))
+    grep -q "error" destroy.log && fail "xl destroy is not content: $(cat destroy.log)"
+    [ "$took_ms" -lt 2000 ] || fail "xl destroy took $took_ms ms"
+    echo "xl destroy took $took_ms ms"
+    wait_domain_gone writer 5 || fail "the writer is a zombie"
+    rm -f "$CONSOLES/guest-writer.log"
+}
+
 # load_more_modules: Linux' own backends, for scripts that compare with them.
 load_more_modules() {
     local module
