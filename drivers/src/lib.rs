@@ -6,6 +6,8 @@
 //! | [`virtio`] | register file, queues, device models |
 //! | [`block`] | what a device model asks of storage |
 //! | [`drive`] | what storage asks of a physical disk's driver |
+//! | [`net`] | Ethernet frames, and the bridge |
+//! | [`connection`] | what storage on another machine asks of the network |
 //! | [`volume`] | storage in RAM and on physical disks, and the names and opening rules of volumes |
 //! | [`hardware`] | drivers of physical devices |
 //! | [`sys`] | the hermit-abi seam: what a driver asks of any OS |
@@ -26,11 +28,13 @@ extern crate alloc;
 extern crate std;
 
 pub mod block;
+pub mod connection;
 pub mod drive;
 #[cfg(any(test, feature = "fakes"))]
 pub mod fake;
 pub mod guest;
 pub mod hardware;
+pub mod net;
 pub mod sys;
 pub mod virtio;
 pub mod volume;

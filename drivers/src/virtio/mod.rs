@@ -54,6 +54,8 @@ pub struct Served {
     pub more: bool,
     /// Requests wait for which there is no room before others are done.
     pub stalled: bool,
+    /// What waits in the queue is buffers for later: no kick is wanted for more of them.
+    pub is_stocked: bool,
     /// Something below has to finish first, for requests that were begun or are stalled: call again when it may have.
     pub under_way: bool,
     /// The guest broke the queue's rules: nothing more comes from it until the device is reset.
@@ -91,6 +93,16 @@ pub trait Device<M: GuestMemory> {
 
     /// The guest reset the device.
     fn reset(&mut self);
+
+    /// Whether something has come for the guest from elsewhere: then it is served though it did not kick.
+    fn has_work(&self) -> bool {
+        false
+    }
+
+    /// Whether configuration space has changed since this was asked last: the guest is told.
+    fn take_config_change(&mut self) -> bool {
+        false
+    }
 
     /// Serves a bounded amount of work from a queue.
     fn serve(&mut self, index: QueueIndex, queue: &mut Queue<M::Pinned>, memory: &M) -> Served;
