@@ -160,6 +160,7 @@ impl<P: PinnedMemory> BlockDevice<P> {
             requests: u32::try_from(batch.done.len()).unwrap_or(u32::MAX),
             interrupt,
             more: waits && !stalled,
+            is_stocked: false,
             stalled,
             under_way: stalled || requests.under_way(),
             broken,
