@@ -99,10 +99,12 @@ impl FramePool {
 
 impl Shelves {
     fn take(&mut self, bytes: usize) -> Option<Rc<Buffer>> {
-        let (shelf, size, limit) = match bytes {
-            0..=SMALL_BYTES => (&mut self.small, SMALL_BYTES, self.limits.small),
-            ..=LARGE_BYTES => (&mut self.large, LARGE_BYTES, self.limits.large),
-            _ => return None,
+        let (shelf, size, limit) = if bytes <= SMALL_BYTES {
+            (&mut self.small, SMALL_BYTES, self.limits.small)
+        } else if bytes <= LARGE_BYTES {
+            (&mut self.large, LARGE_BYTES, self.limits.large)
+        } else {
+            return None;
         };
         let mut buffer = match shelf.free.pop() {
             Some(buffer) => buffer,
