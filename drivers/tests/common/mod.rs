@@ -5,6 +5,7 @@ mod clock;
 pub mod disk_bed;
 pub mod gpt_image;
 pub mod model_disk;
+pub mod net_bed;
 pub mod rogue_disk;
 pub mod virtio_guest;
 pub mod virtual_disk;
