@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | [`disk`] | disks |
+//! | [`uplink`] | the NIC that leads to the network outside |
 //! | [`transport`] | virtio transports that were passed through to us |
 //!
 //! At each turn the loop polls the devices, lets the guests work, and kicks the devices, once for all that the guests
@@ -10,6 +11,7 @@
 
 pub mod disk;
 pub mod transport;
+pub mod uplink;
 
 use alloc::rc::Rc;
 use alloc::vec::Vec;
