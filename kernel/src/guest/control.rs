@@ -23,7 +23,6 @@
 mod disk;
 mod nic;
 
-use alloc::boxed::Box;
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
@@ -43,7 +42,7 @@ use super::backend::{Backend, Kind};
 use super::memory::Sharing;
 use super::model::Model;
 use super::table::GuestTable;
-use super::{DeviceId, DriverNews, Guest};
+use super::{DriverNews, Guest};
 use crate::limits::HEAP_HEADROOM_BYTES;
 use crate::mm::census::Census;
 use crate::mm::frames::FrameAllocator;

@@ -188,7 +188,7 @@ mod tests {
         assert_ne!(of(5, "blk0", "a"), of(5, "blk1", "a"));
         assert_eq!(of(5, "blk0", "a").0[..3], XEN_PREFIX);
         // What the README and operators' DHCP servers rely on: never to be changed.
-        assert_eq!(of(5, "blk0", "a").to_string(), "DERIVED");
+        assert_eq!(of(5, "blk0", "a").to_string(), "00:16:3e:a8:f8:fa");
     }
 
     #[test]

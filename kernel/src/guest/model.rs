@@ -1,5 +1,7 @@
 //! What a guest's device is: the models that we serve, as one type.
 
+use alloc::boxed::Box;
+
 use drivers::virtio::blk::BlockDevice;
 use drivers::virtio::net::NetDevice;
 use drivers::virtio::queue::Queue;
@@ -10,23 +12,23 @@ use super::memory::{SharedMemory, SharedPinned};
 /// A device model.
 pub enum Model {
     /// A virtio-blk device.
-    Disk(BlockDevice<SharedPinned>),
+    Disk(Box<BlockDevice<SharedPinned>>),
     /// A virtio-net device.
-    Nic(NetDevice),
+    Nic(Box<NetDevice>),
 }
 
 impl Model {
     fn get(&self) -> &dyn Device<SharedMemory> {
         match self {
-            Self::Disk(disk) => disk,
-            Self::Nic(nic) => nic,
+            Self::Disk(disk) => &**disk,
+            Self::Nic(nic) => &**nic,
         }
     }
 
     fn get_mut(&mut self) -> &mut dyn Device<SharedMemory> {
         match self {
-            Self::Disk(disk) => disk,
-            Self::Nic(nic) => nic,
+            Self::Disk(disk) => &mut **disk,
+            Self::Nic(nic) => &mut **nic,
         }
     }
 }

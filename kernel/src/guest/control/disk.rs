@@ -30,7 +30,7 @@ impl Control {
         let spec = VolumeSpec::parse(parts.volume).map_err(|error| refusal(&error))?;
         let volume = self.volumes.open(&spec, access).await.map_err(|error| refusal(&error))?;
         let block = BlockDevice::new(place.name.clone(), device, Box::new(volume));
-        self.attach(backend, &place, Model::Disk(block), &format_args!("'{target}'"))
+        self.attach(backend, &place, Model::Disk(Box::new(block)), &format_args!("'{target}'"))
     }
 }
 

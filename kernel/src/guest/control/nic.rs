@@ -1,5 +1,6 @@
 //! NICs: what xenstore says of one, its address, and how it is attached.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 
@@ -53,7 +54,7 @@ impl Control {
             is_isolated: options.isolated.has(address),
         };
         let port = Bridge::add(&self.network.bridge, settings).map_err(|error| error.to_string())?;
-        let model = Model::Nic(NetDevice::new(place.name.clone(), port));
+        let model = Model::Nic(Box::new(NetDevice::new(place.name.clone(), port)));
         self.attach(backend, &place, model, &format_args!("a NIC with address {address}"))?;
         Ok(address)
     }
