@@ -16,10 +16,12 @@ pub const ETHERNET_BYTES: usize = 14;
 pub const VLAN_BYTES: usize = 4;
 /// Most bytes that follow: the MTU of our network.
 pub const MTU: usize = 1500;
+/// Tags that a full frame has room for.
+const VLANS_MAX: usize = 2;
 /// The largest frame on a wire, without its check sequence.
-pub const WIRE_BYTES_MAX: usize = ETHERNET_BYTES + VLAN_BYTES + MTU;
+pub const WIRE_BYTES_MAX: usize = ETHERNET_BYTES + VLANS_MAX * VLAN_BYTES + MTU;
 /// The largest frame that a guest may leave to be segmented: an IP packet of 64 KiB.
-pub const FRAME_BYTES_MAX: usize = ETHERNET_BYTES + VLAN_BYTES + 65535;
+pub const FRAME_BYTES_MAX: usize = ETHERNET_BYTES + VLANS_MAX * VLAN_BYTES + 65535;
 
 /// Bytes of a small buffer: a frame of an ordinary network.
 const SMALL_BYTES: usize = 1536;
