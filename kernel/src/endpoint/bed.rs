@@ -116,6 +116,8 @@ pub struct Peer {
     pub interface: Interface,
     pub sockets: SocketSet<'static>,
     next_port: u16,
+    /// Of sockets that are made from now on.
+    pub buffer_bytes: usize,
 }
 
 impl Peer {
@@ -126,11 +128,11 @@ impl Peer {
         interface.update_ip_addrs(|addresses| {
             addresses.push(IpCidr::Ipv4(Ipv4Cidr::new(THEIR_IP, 24))).unwrap();
         });
-        Self { wire, interface, sockets: SocketSet::new(Vec::new()), next_port: 1000 }
+        Self { wire, interface, sockets: SocketSet::new(Vec::new()), next_port: 1000, buffer_bytes: 64 << 10 }
     }
 
     pub fn socket(&mut self) -> SocketHandle {
-        let buffer = || SocketBuffer::new(alloc::vec![0; 64 << 10]);
+        let buffer = || SocketBuffer::new(alloc::vec![0; self.buffer_bytes]);
         self.sockets.add(Socket::new(buffer(), buffer()))
     }
 

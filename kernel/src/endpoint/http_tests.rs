@@ -139,6 +139,7 @@ fn who_says_nothing_is_ended_after_ten_seconds_and_others_are_served_then() {
 fn who_sends_slowly_or_takes_nothing_is_ended_too() {
     let (mut bed, mut peer) = bed();
     let slow = peer.connect(PORT);
+    peer.buffer_bytes = 100;
     let deaf = peer.connect(PORT);
     peer.run(&mut bed, 10 * MS);
     peer.tcp(deaf).send_slice(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
@@ -147,7 +148,9 @@ fn who_sends_slowly_or_takes_nothing_is_ended_too() {
         peer.run(&mut bed, SECOND);
     }
     assert_eq!(peer.tcp(slow).state(), State::Closed);
+    assert_eq!(peer.tcp(deaf).state(), State::Established);
     peer.run(&mut bed, 25 * SECOND);
+    assert_eq!(peer.tcp(deaf).state(), State::Closed);
     bed.settle();
     assert_eq!(bed.endpoint.borrow().deadline_ns(), None, "nobody is there any more");
 }
