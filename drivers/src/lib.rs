@@ -7,6 +7,7 @@
 //! | [`block`] | what a device model asks of storage |
 //! | [`drive`] | what storage asks of a physical disk's driver |
 //! | [`net`] | Ethernet frames, and the bridge |
+//! | [`nic`] | what the bridge asks of a physical NIC's driver |
 //! | [`connection`] | what storage on another machine asks of the network |
 //! | [`volume`] | storage in RAM and on physical disks, and the names and opening rules of volumes |
 //! | [`hardware`] | drivers of physical devices |
@@ -35,6 +36,7 @@ pub mod fake;
 pub mod guest;
 pub mod hardware;
 pub mod net;
+pub mod nic;
 pub mod sys;
 pub mod virtio;
 pub mod volume;

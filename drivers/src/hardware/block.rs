@@ -6,7 +6,8 @@
 //! is looked at before each sleep.
 #![allow(unsafe_code)]
 
-use super::slots::{BUFFER_BYTES, Parts, Slots};
+use super::SetUpError;
+use super::slots::{Parts, Slots};
 use crate::block::{Operation, SECTOR_BYTES};
 use crate::drive::{Drive, DriveError, DriveFacts, Finished};
 use crate::virtio::Features;
@@ -29,30 +30,10 @@ const DESCRIPTORS_PER_COMMAND: usize = 3;
 const LEAST_BLOCK_BYTES: u32 = 512;
 /// Times that the capacity is read before it changes in the middle of each.
 const CAPACITY_TRIES: usize = 8;
+/// Bytes of a slot's buffer: the largest transfer. Larger ones cost less a byte, but leave fewer slots.
+pub const BUFFER_BYTES: u32 = 64 << 10;
 /// So many commands always fit.
 pub const SLOTS_MAX: usize = QUEUE_SIZE / DESCRIPTORS_PER_COMMAND;
-
-/// Why a device cannot be used as a disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SetUpError {
-    /// It is not a virtio 1.x device.
-    #[error(
-        "it is a legacy device, and virtio 1.0 or later is needed (QEMU: -global virtio-mmio.force-legacy=false)"
-    )]
-    Legacy,
-    /// It refuses the features that we chose among its own.
-    #[error("it refuses the features offered by itself")]
-    Features,
-    /// Its configuration makes no sense.
-    #[error("its configuration makes no sense: {0}")]
-    Configuration(&'static str),
-    /// Its queue cannot be set up.
-    #[error("its queue is too small or in use")]
-    Queue,
-    /// We lack memory that devices can reach.
-    #[error("no DMA memory left for it: give this domain more by memory=")]
-    Memory,
-}
 
 /// A virtio disk.
 pub struct VirtioDisk<H: Hal, T: Transport> {
@@ -90,7 +71,8 @@ impl<H: Hal, T: Transport> VirtioDisk<H, T> {
             virtio_drivers::Error::DmaError => SetUpError::Memory,
             _ => SetUpError::Queue,
         })?;
-        let slots = Slots::new(slots_max.clamp(1, SLOTS_MAX)).ok_or(SetUpError::Memory)?;
+        let slots =
+            Slots::new(slots_max.clamp(1, SLOTS_MAX), BUFFER_BYTES as usize).ok_or(SetUpError::Memory)?;
         facts.slots = u16::try_from(slots.len()).unwrap_or(u16::MAX);
         transport.finish_init();
         Ok(Self { transport, queue, slots, facts, under_way: [None; QUEUE_SIZE], is_broken: false })

@@ -1,10 +1,10 @@
-//! Memory shared with a disk: for each slot a header, a status byte and a buffer, at places that never change.
+//! Memory shared with a device: for each slot a header, a status byte and a buffer, at places that never change.
 //!
-//! One contiguous piece of DMA memory, allocated once. The pages of the buffers come first, then the headers:
+//! One contiguous piece of DMA memory, allocated once. The buffers come first, then the headers:
 //!
 //! | bytes | content |
 //! |---|---|
-//! | 64 KiB × n | buffers |
+//! | size of a buffer × n | buffers |
 //! | 64 × n | header (16 bytes), 16 unused, status (1), unused: a cache line each, so that no line is shared by two slots |
 //!
 //! While a slot is at the device, the device reads and writes it at any time: then nothing here makes a reference to it
@@ -17,18 +17,15 @@ use core::ptr::NonNull;
 use alloc::vec::Vec;
 use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr};
 
-/// Bytes of a slot's buffer: the largest transfer. Larger ones cost less a byte, but leave fewer slots.
-pub const BUFFER_BYTES: u32 = 64 << 10;
-
-const BUFFER: usize = BUFFER_BYTES as usize;
 const RECORD_BYTES: usize = 64;
 const STATUS_AT: usize = 32;
 
-/// The slots of a disk.
+/// The slots of a device.
 pub struct Slots<H: Hal> {
     bus_address: PhysAddr,
     start: NonNull<u8>,
     pages: usize,
+    buffer_bytes: usize,
     at_device: Vec<bool>,
     hal: core::marker::PhantomData<H>,
 }
@@ -44,18 +41,18 @@ pub struct Parts<'a> {
 }
 
 impl<H: Hal> Slots<H> {
-    /// So many slots, at least one, or as many as there is memory for.
+    /// So many slots, at least one, or as many as there is memory for, with buffers of so many bytes.
     #[must_use]
-    pub fn new(most: usize) -> Option<Self> {
-        (1..=most).rev().find_map(Self::exactly)
+    pub fn new(most: usize, buffer_bytes: usize) -> Option<Self> {
+        (1..=most).rev().find_map(|count| Self::exactly(count, buffer_bytes))
     }
 
-    fn exactly(count: usize) -> Option<Self> {
-        let pages = (count * (BUFFER + RECORD_BYTES)).div_ceil(PAGE_SIZE);
+    fn exactly(count: usize, buffer_bytes: usize) -> Option<Self> {
+        let pages = (count * (buffer_bytes + RECORD_BYTES)).div_ceil(PAGE_SIZE);
         let (bus_address, start) = H::dma_alloc(pages, BufferDirection::Both);
         let slots = || {
             let at_device = alloc::vec![false; count];
-            Self { bus_address, start, pages, at_device, hal: core::marker::PhantomData }
+            Self { bus_address, start, pages, buffer_bytes, at_device, hal: core::marker::PhantomData }
         };
         (bus_address != 0).then(slots)
     }
@@ -103,8 +100,8 @@ impl<H: Hal> Slots<H> {
     /// # Safety
     /// The slot must exist, and nobody else may access it while the parts live.
     unsafe fn parts_of(&mut self, slot: usize) -> Parts<'_> {
-        let buffer = slot * BUFFER;
-        let record = self.at_device.len() * BUFFER + slot * RECORD_BYTES;
+        let buffer = slot * self.buffer_bytes;
+        let record = self.at_device.len() * self.buffer_bytes + slot * RECORD_BYTES;
         // SAFETY: all three lie inside the allocation and do not overlap each other or another slot's; the caller sees
         // to it that nobody else accesses them, and `self` is borrowed as long as they live.
         unsafe {
@@ -112,7 +109,7 @@ impl<H: Hal> Slots<H> {
                 |offset, length| core::slice::from_raw_parts_mut(self.start.add(offset).as_ptr(), length);
             Parts {
                 header: part(record, crate::virtio::blk::request::HEADER_BYTES as usize),
-                buffer: part(buffer, BUFFER),
+                buffer: part(buffer, self.buffer_bytes),
                 status: part(record + STATUS_AT, 1),
             }
         }

@@ -14,6 +14,7 @@
 //! | [`offload`] | what a sender left to the receiver: checksums, segmentation |
 //! | [`bridge`] | which port gets a frame |
 //! | [`filter`] | what of it a port wants |
+//! | [`uplink`] | a physical NIC at a port |
 //!
 //! Neighbours: [`crate::virtio::net`] is a guest's port, [`crate::hardware::net`] drives the uplink.
 
@@ -21,6 +22,7 @@ pub mod bridge;
 pub mod filter;
 pub mod frame;
 pub mod offload;
+pub mod uplink;
 
 /// An Ethernet address (IEEE 802, EUI-48).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -8,8 +8,7 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 
 use drivers::block::SECTOR_BYTES;
-use drivers::hardware::block::VirtioDisk;
-use drivers::hardware::slots::BUFFER_BYTES;
+use drivers::hardware::block::{BUFFER_BYTES, VirtioDisk};
 use drivers::volume::disk::Disk;
 use virtio_drivers::transport::{DeviceType, Transport};
 
