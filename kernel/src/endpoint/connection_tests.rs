@@ -153,8 +153,7 @@ fn dropped_connections_leave_no_socket() {
     let (bed, _, connection) = bed();
     let count = |bed: &Bed| bed.endpoint.borrow().sockets.iter().count();
     let with = count(&bed);
-    let mut more: Vec<_> =
-        (0..3).map(|_| EndpointConnection::new(&bed.endpoint, SERVER).unwrap()).collect();
+    let mut more: Vec<_> = (0..3).map(|_| EndpointConnection::new(&bed.endpoint, SERVER).unwrap()).collect();
     more.iter_mut().for_each(Connection::open);
     drop(more);
     drop(connection);

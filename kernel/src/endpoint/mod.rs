@@ -7,7 +7,7 @@
 //! | [`addressing`] | where its address comes from |
 //! | [`phy`] | its wire: a port of the bridge |
 //! | [`http`], [`request`] | the HTTP server, and what is asked of it |
-//! | [`status`] | what there is to tell |
+//! | [`status`], [`collect`] | what there is to tell, and where it is found |
 //! | [`metrics`], [`page`] | told to Prometheus, and to people |
 //! | [`connection`] | connections to servers |
 //!
@@ -15,6 +15,7 @@
 //! each with buffers of fixed size. It heeds neither fragments nor IPv6.
 
 pub mod addressing;
+pub mod collect;
 pub mod connection;
 pub mod http;
 pub mod metrics;

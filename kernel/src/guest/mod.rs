@@ -231,6 +231,11 @@ impl Guest {
         done
     }
 
+    /// Its devices, behind their registers.
+    pub fn models(&self) -> impl Iterator<Item = (DeviceId, &GuestDevice)> {
+        self.devices.iter().map(|attached| (attached.id, &attached.device))
+    }
+
     /// Asks the guest to kick again where there is nothing to do any more.
     pub fn settle(&mut self) -> Rest {
         let mut rest = Rest::default();
