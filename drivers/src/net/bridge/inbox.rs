@@ -15,12 +15,12 @@ struct Share {
     own: usize,
     /// To be borrowed by all inboxes.
     common: usize,
-    /// Buffers that are in no inbox: a frame that is being written, or was received and is being copied.
+    /// Buffers that are in no inbox: a frame that is being written, one that was received and is not all copied yet.
     staging: usize,
 }
 
 const SMALL: Share = Share { own: 16, common: 128, staging: 16 };
-const LARGE: Share = Share { own: 2, common: 5, staging: 1 };
+const LARGE: Share = Share { own: 2, common: 4, staging: 2 };
 
 /// Most frames in an inbox.
 pub(super) const FRAMES_MAX: usize = SMALL.own + LARGE.own + (SMALL.common + LARGE.common).div_ceil(2) + 1;
@@ -161,7 +161,7 @@ mod tests {
         let mut small = inboxes.iter_mut().map(|inbox| fill(inbox, &pool, 60, &mut borrowed));
         assert_eq!(small.by_ref().collect::<Vec<_>>(), [80, 48, 32, 24, 20, 18]);
         let large = inboxes.iter_mut().map(|inbox| fill(inbox, &pool, FRAME_BYTES_MAX, &mut borrowed));
-        assert_eq!(large.collect::<Vec<_>>(), [5, 3, 3, 2, 2, 2]);
+        assert_eq!(large.collect::<Vec<_>>(), [4, 3, 3, 2, 2, 2]);
         assert!(inboxes.iter().all(|inbox| inbox.frames.capacity() < 2 * FRAMES_MAX));
         inboxes.iter_mut().for_each(|inbox| inbox.clear(&mut borrowed));
         assert_eq!((borrowed, pool.in_use()), (Borrowed::default(), 0));
