@@ -15,12 +15,15 @@ struct Share {
     own: usize,
     /// To be borrowed by all inboxes.
     common: usize,
-    /// Buffers that are in no inbox: a frame that is being written, or was received and is being copied.
+    /// Frames that are being written.
     staging: usize,
 }
 
-const SMALL: Share = Share { own: 16, common: 128, staging: 16 };
-const LARGE: Share = Share { own: 2, common: 5, staging: 1 };
+/// Frames that each port may have taken out of its inbox and not passed on yet: the one that its receiver is at.
+const IN_HAND: usize = 1;
+/// One large buffer takes as much as 40 small ones. Frames are taken from a guest in batches of 32.
+const SMALL: Share = Share { own: 16, common: 112, staging: 32 };
+const LARGE: Share = Share { own: 1, common: 5, staging: 1 };
 
 /// Most frames in an inbox.
 pub(super) const FRAMES_MAX: usize = SMALL.own + LARGE.own + (SMALL.common + LARGE.common).div_ceil(2) + 1;
@@ -28,7 +31,8 @@ pub(super) const FRAMES_MAX: usize = SMALL.own + LARGE.own + (SMALL.common + LAR
 /// The buffers that so many ports can fill. Others are never to be had, so what a port has of its own is there for it.
 /// They are made when needed: with six ports at most 1.5 MiB.
 pub(super) fn pool_limits(ports: usize) -> PoolLimits {
-    let [small, large] = [SMALL, LARGE].map(|share| ports * share.own + share.common + share.staging);
+    let [small, large] =
+        [SMALL, LARGE].map(|share| ports * (share.own + IN_HAND) + share.common + share.staging);
     PoolLimits { small, large }
 }
 
@@ -149,7 +153,7 @@ mod tests {
         let pool = FramePool::new(pool_limits(6));
         let small: Vec<_> = core::iter::from_fn(|| pool.blank(60)).collect();
         let large: Vec<_> = core::iter::from_fn(|| pool.blank(60_000)).collect();
-        assert_eq!((small.len(), large.len()), (240, 18));
+        assert_eq!((small.len(), large.len()), (246, 18));
         assert!(pool.bytes() <= 3 << 19, "{}", pool.bytes());
     }
 
@@ -159,9 +163,9 @@ mod tests {
         let mut borrowed = Borrowed::default();
         let mut inboxes: Vec<_> = (0..6).map(|_| Inbox::new().unwrap()).collect();
         let mut small = inboxes.iter_mut().map(|inbox| fill(inbox, &pool, 60, &mut borrowed));
-        assert_eq!(small.by_ref().collect::<Vec<_>>(), [80, 48, 32, 24, 20, 18]);
+        assert_eq!(small.by_ref().collect::<Vec<_>>(), [72, 44, 30, 23, 20, 18]);
         let large = inboxes.iter_mut().map(|inbox| fill(inbox, &pool, FRAME_BYTES_MAX, &mut borrowed));
-        assert_eq!(large.collect::<Vec<_>>(), [5, 3, 3, 2, 2, 2]);
+        assert_eq!(large.collect::<Vec<_>>(), [4, 2, 2, 1, 1, 1]);
         assert!(inboxes.iter().all(|inbox| inbox.frames.capacity() < 2 * FRAMES_MAX));
         inboxes.iter_mut().for_each(|inbox| inbox.clear(&mut borrowed));
         assert_eq!((borrowed, pool.in_use()), (Borrowed::default(), 0));

@@ -164,7 +164,7 @@ impl Port {
         self.bridge.borrow_mut().send(self.key, frame, now_ns);
     }
 
-    /// Takes the next frame for this port. Whoever holds more than one at a time takes buffers from others.
+    /// Takes the next frame for this port. Whoever holds more than one at a time takes buffers that others count on.
     #[must_use]
     pub fn receive(&self) -> Option<Frame> {
         self.with(|port, borrowed| port.inbox.pop(borrowed)).flatten()

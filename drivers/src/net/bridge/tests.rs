@@ -201,11 +201,39 @@ fn a_port_gets_only_what_it_wants() {
 fn a_port_whose_guest_takes_nothing_loses_what_comes_and_harms_nobody() {
     let (bridge, [a, b, c]) = open([guest(1), guest(2), guest(3)]);
     (0..1000).for_each(|_| send(&a, own(2), own(1)));
-    assert_eq!((b.waiting(), b.counters().dropped_full, a.counters().dropped_no_buffer), (80, 920, 0));
+    assert_eq!((b.waiting(), b.counters().dropped_full, a.counters().dropped_no_buffer), (72, 928, 0));
     (0..10).for_each(|_| send(&a, own(3), own(1)));
     assert_eq!((c.counters().dropped_full, taken(&c)), (0, 10));
     drop(b);
     assert_eq!((bridge.borrow().pool().in_use(), bridge.borrow().borrowed), (0, Borrowed::default()));
+}
+
+#[test]
+fn whatever_others_hold_a_port_has_its_own_places() {
+    let (bridge, ports) = open([1, 2, 3, 4, 5, 6].map(guest));
+    let [a, b, c, d, e, f] = &ports;
+    let flood = |to: u8, bytes| {
+        for _ in 0..200 {
+            let mut blank = a.blank(bytes).unwrap();
+            blank.bytes_mut()[..12].copy_from_slice(&[own(to).0, own(1).0].concat());
+            let segmentation =
+                Some(Segmentation { protocol: SegmentedProtocol::Tcp4, segment_bytes: 1, header_bytes: 1 });
+            a.send(&blank.finish(Offload { segmentation, ..Offload::default() }), NOW);
+        }
+    };
+    let fill = |to, port: &Port| {
+        flood(to, 60_000);
+        let in_hand = port.receive().unwrap();
+        flood(to, 60_000);
+        flood(to, 60);
+        in_hand
+    };
+    let in_hand = [(2, b), (3, c), (4, d), (5, e)].map(|(to, port)| fill(to, port));
+    flood(6, 60);
+    flood(6, 60_000);
+    assert!(f.waiting() >= 17, "{}", f.waiting());
+    assert!(bridge.borrow().pool().bytes() <= 3 << 19);
+    assert_eq!((in_hand.len(), a.counters().dropped_no_buffer), (4, 0));
 }
 
 #[test]
