@@ -5,6 +5,8 @@ mod clock;
 pub mod disk_bed;
 pub mod gpt_image;
 pub mod model_disk;
+pub mod nbd_bed;
+pub mod nbd_server;
 pub mod rogue_disk;
 pub mod virtio_guest;
 pub mod virtual_disk;

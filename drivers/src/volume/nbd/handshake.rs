@@ -11,8 +11,8 @@
 use super::NbdError;
 use super::export::Export;
 use super::wire::{
-    BlockSizeInfo, ExportFlags, ExportInfo, Greeting, HandshakeFlags, OPTION_MAGIC, OPTION_REPLY_MAGIC,
-    OptionHeader, OptionReply, SERVER_MAGIC, ZEROES, info, option, reply,
+    BlockSizeInfo, ExportInfo, Greeting, HandshakeFlags, OPTION_MAGIC, OPTION_REPLY_MAGIC, OptionHeader,
+    OptionReply, SERVER_MAGIC, ZEROES, info, option, reply,
 };
 use alloc::vec::Vec;
 use zerocopy::big_endian::{U16, U32};

@@ -1,6 +1,7 @@
 //! Handshakes with servers of every kind.
 
 use super::*;
+use crate::volume::nbd::wire::ExportFlags;
 use std::vec;
 
 fn greeting(flags: u16) -> Vec<u8> {
