@@ -6,6 +6,7 @@ pub mod disk_bed;
 pub mod gpt_image;
 pub mod model_disk;
 pub mod nbd_bed;
+pub mod nbd_process;
 pub mod nbd_server;
 pub mod rogue_disk;
 pub mod virtio_guest;
