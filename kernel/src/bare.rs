@@ -9,16 +9,18 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::panic::PanicInfo;
 
+use drivers::net::bridge::Bridge;
 use drivers::volume::ram::Storage;
 use drivers::volume::registry::Registry;
 use kernel::arch::cpu;
 use kernel::arch::gic::{Gic, Interrupt};
+use kernel::arch::timer::now_ns;
 use kernel::bring_up::{Foundation, bytes_of, foundation};
 use kernel::device_tree::Machine;
 use kernel::devices::Devices;
 use kernel::devices::transport::PhysicalDevice;
-use kernel::devices::{disk, transport};
-use kernel::guest::control::{Control, OwnMemory};
+use kernel::devices::{disk, transport, uplink};
+use kernel::guest::control::{Control, Network, OwnMemory};
 use kernel::guest::table::GuestTable;
 use kernel::limits::{PAGE_BYTES, VIEW_TABLES};
 use kernel::mm::bus::SelfGrants;
@@ -69,11 +71,14 @@ fn bring_up(device_tree: usize) -> Result<Loop, Box<dyn core::error::Error>> {
     let gic = unsafe { Gic::new(machine.interrupt_controller)? };
     let mut devices = Devices::new(gic, Interrupt(machine.timer_interrupt))?;
 
-    // Volumes.
+    // The network, and volumes.
     let initrd =
         machine.initrd.as_ref().map(bytes_of).and_then(|range| RamStorage::existing(&frames, &range));
     let initrd = initrd.map(|storage| Box::new(storage) as Box<dyn Storage>);
-    let disks = disk::bring_up(physical_devices(&machine, &frames, &singles), &mut devices);
+    let physical = physical_devices(&machine, &frames, &singles);
+    let bridge = Bridge::new(now_ns());
+    let (_uplink, physical) = uplink::bring_up(physical, &bridge, &mut devices);
+    let disks = disk::bring_up(physical, &mut devices);
     let volume_ram = ram.clone();
     let allocate = move |bytes| {
         let bytes = usize::try_from(bytes).ok()?;
@@ -87,7 +92,8 @@ fn bring_up(device_tree: usize) -> Result<Loop, Box<dyn core::error::Error>> {
     let store = Store::new(ring, move || kernel::xen::event::send(store_port));
     let guests = Rc::new(RefCell::new(GuestTable::new(singles, pager)));
     let own_memory = OwnMemory { frames: frames.clone(), heap_free: mm::heap::free_bytes, special_pages };
-    let control = Control::new(store.clone(), guests.clone(), volumes, own_memory);
+    let network = Network { bridge, options: options.network };
+    let control = Control::new(store.clone(), guests.clone(), volumes, network, own_memory);
     let source = match options.source {
         Source::Unpopulated => "unpopulated address space",
         Source::Balloon => "our own RAM",

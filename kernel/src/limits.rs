@@ -34,6 +34,9 @@ pub const DMA_POOL_SHARE: usize = 2;
 /// Runs of frames that are tried for a size of the pool.
 pub const DMA_POOL_TRIES: usize = 8;
 
+/// Share of that pool that a NIC may take.
+pub const NIC_DMA_SHARE: usize = 4;
+
 /// Frame numbers for single pages of others: shared info, one ioreq page a guest, rings and other pages that guests grant,
 /// and while addresses of our own pages are asked for, the grant table and a granted page. One second-stage table.
 pub const SINGLE_PAGES: usize = 512;

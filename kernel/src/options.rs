@@ -4,17 +4,26 @@
 //! |---|---|---|
 //! | `window=SIZE` | address space in which guests' pages are mapped, 2M to 256M | four times our RAM |
 //! | `physmap=SOURCE` | what that address space is made of: `unpopulated` regions, or `balloon`: our own RAM | `unpopulated` |
+//! | `mac-seed=TEXT` | what derived addresses of NICs depend on | our domain's UUID |
+//! | `mac=ADDRESS@VOLUME` | the address of the NIC of the guest whose first volume that is; `@VOLUME#1`: of its second NIC | |
+//! | `pin-macs=WHOSE` | guests' NICs that may send from their own address alone: `all`, or their addresses with commas | none |
+//! | `isolate=WHOSE` | guests' NICs that reach the uplink and us, but no isolated NIC: as above | none |
 //! | `log=LEVEL` | `error`, `warn`, `info`, `debug` or `trace` | `info` |
 
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use drivers::net::MacAddress;
 use drivers::volume::spec::parse_size;
 use log::LevelFilter;
 
+use crate::guest::identity::GivenAddress;
 use crate::limits::{WINDOW_MAX_BYTES, WINDOW_PER_RAM};
 use crate::mm::physmap::REGION_ALIGNMENT;
+
+/// All of them, in the order of the table above.
+const KNOWN: &str = "window=, physmap=, mac-seed=, mac=, pin-macs=, isolate= and log=";
 
 /// Where the window's slots come from first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +34,52 @@ pub enum Source {
     Balloon,
 }
 
+/// Some of the guests' NICs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Nics {
+    /// All of them.
+    All,
+    /// Those with these addresses.
+    Of(Vec<MacAddress>),
+}
+
+impl Nics {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "all" => Some(Self::All),
+            _ => text.split(',').map(MacAddress::parse).collect::<Option<_>>().map(Self::Of),
+        }
+    }
+
+    /// Whether the one with `address` is among them.
+    #[must_use]
+    pub fn has(&self, address: MacAddress) -> bool {
+        match self {
+            Self::All => true,
+            Self::Of(addresses) => addresses.contains(&address),
+        }
+    }
+}
+
+/// What the command line says of the network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkOptions {
+    /// What derived addresses depend on; our UUID if it is not given.
+    pub seed: Option<String>,
+    /// Addresses of NICs.
+    pub given: Vec<GivenAddress>,
+    /// NICs that may send from their own address alone.
+    pub pinned: Nics,
+    /// NICs that exchange nothing with each other.
+    pub isolated: Nics,
+}
+
+impl Default for NetworkOptions {
+    fn default() -> Self {
+        Self { seed: None, given: Vec::new(), pinned: Nics::Of(Vec::new()), isolated: Nics::Of(Vec::new()) }
+    }
+}
+
 /// What the command line says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -32,13 +87,20 @@ pub struct Options {
     pub window_bytes: Option<usize>,
     /// What it is made of.
     pub source: Source,
+    /// The network.
+    pub network: NetworkOptions,
     /// Lines less important than this are not shown.
     pub log: LevelFilter,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { window_bytes: None, source: Source::Unpopulated, log: LevelFilter::Info }
+        Self {
+            window_bytes: None,
+            source: Source::Unpopulated,
+            network: NetworkOptions::default(),
+            log: LevelFilter::Info,
+        }
     }
 }
 
@@ -85,15 +147,29 @@ impl Options {
                     _ => return Err(format!("option '{word}': expected unpopulated or balloon")),
                 };
             }
+            "mac-seed" => self.network.seed = Some(String::from(value)),
+            "mac" => {
+                let expected = "expected an address and a volume, such as mac=00:16:3e:01:02:03@blk0";
+                let given = GivenAddress::parse(value);
+                self.network.given.push(given.ok_or_else(|| format!("option '{word}': {expected}"))?);
+            }
+            "pin-macs" => self.network.pinned = nics_of(word, value)?,
+            "isolate" => self.network.isolated = nics_of(word, value)?,
             "log" => {
                 self.log = value.parse().map_err(|_| {
                     format!("option '{word}': expected one of off, error, warn, info, debug, trace")
                 })?;
             }
-            _ => return Err(format!("option '{word}' is not known; known are window=, physmap= and log=")),
+            _ => return Err(format!("option '{word}' is not known; known are {KNOWN}")),
         }
         Ok(())
     }
+}
+
+fn nics_of(word: &str, value: &str) -> Result<Nics, String> {
+    let expected =
+        "expected all, or addresses of guests' NICs such as 00:16:3e:01:02:03 with commas between them";
+    Nics::parse(value).ok_or_else(|| format!("option '{word}': {expected}"))
 }
 
 /// The size of the window that a command line asks for. Takes no memory from the heap.
@@ -121,10 +197,27 @@ mod tests {
     #[test]
     fn known_options_are_taken() {
         let (options, complaints) = Options::parse("window=3M physmap=balloon log=debug");
-        let expected =
-            Options { window_bytes: Some(4 << 20), source: Source::Balloon, log: LevelFilter::Debug };
+        let expected = Options {
+            window_bytes: Some(4 << 20),
+            source: Source::Balloon,
+            log: LevelFilter::Debug,
+            ..Options::default()
+        };
         assert_eq!(options, expected);
         assert!(complaints.is_empty());
+    }
+
+    #[test]
+    fn the_network_s_options_are_taken() {
+        let line = "mac-seed=x mac=00:16:3e:00:00:01@blk0 mac=00:16:3e:00:00:02@blk0#1 pin-macs=all \
+                    isolate=00:16:3e:00:00:01,00:16:3e:00:00:02";
+        let (options, complaints) = Options::parse(line);
+        assert_eq!(complaints, Vec::<String>::new());
+        let network = options.network;
+        assert_eq!((network.seed.as_deref(), network.given.len()), (Some("x"), 2));
+        let (one, three) = (MacAddress([0, 0x16, 0x3e, 0, 0, 1]), MacAddress([0, 0x16, 0x3e, 0, 0, 3]));
+        assert!(network.pinned.has(one) && network.pinned.has(three));
+        assert!(network.isolated.has(one) && !network.isolated.has(three));
     }
 
     #[test]
@@ -142,10 +235,11 @@ mod tests {
 
     #[test]
     fn each_bad_word_gets_a_sentence_and_changes_nothing() {
-        let (options, complaints) =
-            Options::parse("window=1 log=loud speed=11 physmap=big window=99999999999999G");
+        let (options, complaints) = Options::parse(
+            "window=1 log=loud speed=11 physmap=big window=99999999999999G mac=x pin-macs= isolate=a,b",
+        );
         assert_eq!(options, Options::default());
-        assert_eq!(complaints.len(), 5);
+        assert_eq!(complaints.len(), 8);
         assert!(complaints.iter().any(|sentence| sentence.contains("'speed=11'")));
     }
 }

@@ -5,6 +5,7 @@
 //! stay in the port's inbox, which is bounded.
 
 use super::bridge::{Port, SharedBridge};
+use super::filter::Filter;
 use super::frame::{Frame, WIRE_BYTES_MAX};
 use super::offload::{Capabilities, HEADER_BYTES_MAX, Offload, pieces};
 use crate::nic::{Nic, NicError};
@@ -53,6 +54,7 @@ impl Uplink {
     #[must_use]
     pub fn new(name: String, nic: Box<dyn Nic>, port: Port, bridge: SharedBridge) -> Self {
         let link_is_up = nic.link_is_up();
+        port.set_filter(Some(Filter { promiscuous: true, ..Filter::default() }));
         Self {
             name,
             nic,
@@ -118,8 +120,9 @@ impl Uplink {
             return false;
         }
         self.wants_interrupts = true;
+        let may_send = self.unfinished.is_none() && self.port.waiting() > 0;
         let also_sent = self.has_backlog();
-        self.nic.want_interrupts(true, also_sent)
+        self.nic.want_interrupts(true, also_sent) || may_send
     }
 
     /// Whether frames wait for a buffer of the NIC's.

@@ -9,9 +9,9 @@ use crate::xen::DomainId;
 /// What the tool stack can ask a backend for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A disk with `specification=virtio`: what we serve.
+    /// A disk with `specification=virtio`.
     VirtioDisk,
-    /// An entry of `virtio=`.
+    /// An entry of `virtio=`: a NIC, where it is one for us.
     Virtio,
     /// A disk of Xen's own protocol.
     Vbd,
@@ -38,16 +38,24 @@ impl Kind {
         format!("backend/{}", self.name())
     }
 
-    /// Why a device of this kind is refused; none when it is served.
+    /// What of a device of this kind is of interest.
     #[must_use]
-    pub const fn refusal(self) -> Option<&'static str> {
+    pub const fn leaves(self) -> &'static [&'static str] {
         match self {
-            Self::VirtioDisk => None,
-            Self::Virtio => {
-                Some("devices of virtio= are not supported yet, only disks with specification=virtio")
-            }
-            Self::Vbd => Some("this backend speaks virtio only: add specification=virtio to the disk"),
-            Self::Vif => Some("this backend speaks virtio only, not the PV network protocol"),
+            Self::VirtioDisk => &[
+                "state",
+                "online",
+                "error",
+                "params",
+                "dev",
+                "mode",
+                "base",
+                "irq",
+                "grant_usage",
+                "transport",
+            ],
+            Self::Virtio => &["state", "online", "error", "type", "base", "irq", "grant_usage", "transport"],
+            Self::Vbd | Self::Vif => &["state", "online", "error"],
         }
     }
 }
@@ -60,7 +68,7 @@ pub struct Backend {
     /// Whose.
     pub guest: DomainId,
     /// Which of the guest's devices of that kind.
-    pub device: DeviceId,
+    pub number: u32,
 }
 
 impl Backend {
@@ -71,16 +79,32 @@ impl Backend {
         let kind = Kind::ALL.into_iter().find(|candidate| candidate.name() == kind)?;
         let (guest, rest) = rest.split_once('/')?;
         let (device, leaf) = rest.split_once('/').unwrap_or((rest, ""));
-        Some((
-            Self { kind, guest: DomainId(guest.parse().ok()?), device: DeviceId(device.parse().ok()?) },
-            leaf,
-        ))
+        Some((Self { kind, guest: DomainId(guest.parse().ok()?), number: device.parse().ok()? }, leaf))
+    }
+
+    /// The device `id` of `guest`.
+    #[must_use]
+    pub fn of(guest: DomainId, id: DeviceId) -> Self {
+        match id {
+            DeviceId::Disk(number) => Self { kind: Kind::VirtioDisk, guest, number },
+            DeviceId::Nic(number) => Self { kind: Kind::Virtio, guest, number },
+        }
+    }
+
+    /// The device of the guest, if it is of a kind that we serve.
+    #[must_use]
+    pub fn id(self) -> Option<DeviceId> {
+        match self.kind {
+            Kind::VirtioDisk => Some(DeviceId::Disk(self.number)),
+            Kind::Virtio => Some(DeviceId::Nic(self.number)),
+            Kind::Vbd | Kind::Vif => None,
+        }
     }
 
     /// Its own directory.
     #[must_use]
     pub fn directory(self) -> String {
-        format!("{}/{}/{}", self.kind.directory(), self.guest.0, self.device.0)
+        format!("{}/{}/{}", self.kind.directory(), self.guest.0, self.number)
     }
 
     /// A node of it.
@@ -92,7 +116,7 @@ impl Backend {
 
 impl core::fmt::Display for Backend {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "{}/{}/{}", self.guest, self.kind.name(), self.device.0)
+        write!(f, "{}/{}/{}", self.guest, self.kind.name(), self.number)
     }
 }
 
@@ -100,7 +124,7 @@ impl core::fmt::Display for Backend {
 mod tests {
     use super::*;
 
-    const DISK: Backend = Backend { kind: Kind::VirtioDisk, guest: DomainId(7), device: DeviceId(51712) };
+    const DISK: Backend = Backend { kind: Kind::VirtioDisk, guest: DomainId(7), number: 51712 };
 
     #[test]
     fn a_path_names_a_device_and_a_node_of_it() {

@@ -9,9 +9,20 @@
 //! A driver that cannot work with grants, where the disk is given with `grant_usage=1`, shows only when the guest runs: then
 //! `error` is written, too, and goes when a driver can.
 //!
+//! libxl does not wait for state 2 of a NIC: what is known of one is read in one go, and its registers are claimed as soon as
+//! that is there. README.md says what a user can do about the rest.
+//!
 //! Runs as one future that the run loop polls when xenstore has news, so that a slow xenstored delays nobody's I/O.
+//!
+//! | file | what |
+//! |---|---|
+//! | `control` | xenstore watched, devices brought to the state that it asks for |
+//! | `disk` | what it says of a disk, and the disk attached |
+//! | `nic` | the same of a NIC |
 
-use alloc::boxed::Box;
+mod disk;
+mod nic;
+
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
@@ -24,17 +35,19 @@ use core::task::Poll;
 
 use log::Level;
 
-use drivers::virtio::blk::BlockDevice;
-use drivers::volume::registry::{Access, Registry};
-use drivers::volume::spec::VolumeSpec;
+use drivers::net::bridge::SharedBridge;
+use drivers::volume::registry::Registry;
 
 use super::backend::{Backend, Kind};
 use super::memory::Sharing;
+use super::model::Model;
 use super::table::GuestTable;
 use super::{DriverNews, Guest};
 use crate::limits::HEAP_HEADROOM_BYTES;
 use crate::mm::census::Census;
 use crate::mm::frames::FrameAllocator;
+use crate::options::NetworkOptions;
+use crate::xen::DomainId;
 use crate::xen::event::open_ports;
 use crate::xen::hypercall::{Errno, HypercallError};
 use crate::xen::sched::ShutdownReason;
@@ -53,12 +66,19 @@ const NO_PAGE_TABLES: &str =
     "Xen has no memory left for this domain's page tables: give it more by shadow_memory=";
 
 /// What to do about too small a window.
-const NO_WINDOW: &str = "the window for guests' pages is too small for another disk: give the driver domain more by memory= \
+const NO_WINDOW: &str = "the window for guests' pages is too small for another device: give the driver domain more by memory= \
                          or window=";
 
+/// What to do about too little heap.
+const NO_HEAP: &str = "the driver domain has no memory left for another device: give it more by memory=";
+
 /// What to do about a driver that does not use grants.
-const HOW_TO_USE_GRANTS: &str = "this disk is shared by grants: give it grant_usage=0, or the guest a kernel with \
+const HOW_TO_USE_GRANTS: &str = "this device is shared by grants: give it grant_usage=0, or the guest a kernel with \
                                  CONFIG_XEN_VIRTIO=y";
+
+/// Why the other kinds are refused.
+const NOT_VBD: &str = "this backend speaks virtio only: add specification=virtio to the disk";
+const NOT_VIF: &str = "this backend speaks virtio only: give the NIC by virtio=, not by vif=";
 
 /// Backend states that matter here (`io/xenbus.h`).
 mod state {
@@ -73,7 +93,16 @@ pub struct Control {
     store: Store,
     guests: Rc<RefCell<GuestTable>>,
     volumes: Registry,
+    network: Network,
     own_memory: OwnMemory,
+}
+
+/// What NICs need.
+pub struct Network {
+    /// The bridge that they are ports of.
+    pub bridge: SharedBridge,
+    /// What the command line says of them.
+    pub options: NetworkOptions,
 }
 
 /// What the driver domain has left of its own memory.
@@ -86,11 +115,45 @@ pub struct OwnMemory {
     pub special_pages: usize,
 }
 
-/// What xl wrote about a disk.
-struct Description {
-    target: String,
+/// What xenstore says of a device.
+struct Nodes {
+    leaves: &'static [&'static str],
+    values: Vec<Option<String>>,
+}
+
+impl Nodes {
+    fn get(&self, leaf: &str) -> Option<&String> {
+        let place = self.leaves.iter().position(|known| *known == leaf)?;
+        self.values.get(place)?.as_ref()
+    }
+
+    /// A node that must be there.
+    fn need(&self, leaf: &str) -> Result<&str, String> {
+        let missing = || format!("xenstore has no {leaf} for this device");
+        self.get(leaf).map(String::as_str).ok_or_else(missing)
+    }
+
+    fn sharing(&self) -> Result<Sharing, String> {
+        Ok(if self.need("grant_usage")? == "0" { Sharing::Foreign } else { Sharing::Granted })
+    }
+
+    /// The guest's interrupt, by its number.
+    fn irq(&self) -> Result<u32, String> {
+        let irq = self.need("irq")?;
+        irq.parse().map_err(|_| format!("irq '{irq}' is not a decimal number"))
+    }
+
+    fn check_transport(&self) -> Result<(), String> {
+        match self.need("transport")? {
+            "mmio" => Ok(()),
+            other => Err(format!("transport '{other}' is not supported, only mmio")),
+        }
+    }
+}
+
+/// Where a device goes.
+struct Place {
     name: String,
-    access: Access,
     base: u64,
     irq: u32,
     sharing: Sharing,
@@ -111,16 +174,17 @@ impl Control {
         store: Store,
         guests: Rc<RefCell<GuestTable>>,
         volumes: Registry,
+        network: Network,
         own_memory: OwnMemory,
     ) -> Self {
-        Self { store, guests, volumes, own_memory }
+        Self { store, guests, volumes, network, own_memory }
     }
 
     /// Follows xenstore until this domain is to end. `complaints` about the command line are shown there too.
     ///
     /// # Errors
     /// [`StoreError`] when the connection itself is broken, or when it cannot say that this domain is ready.
-    pub async fn run(self, complaints: Vec<String>) -> Result<ShutdownReason, StoreError> {
+    pub async fn run(mut self, complaints: Vec<String>) -> Result<ShutdownReason, StoreError> {
         self.store.reset_watches().await?;
         self.store.watch("backend", "backend").await?;
         self.store.watch(SHUTDOWN, "shutdown").await?;
@@ -131,6 +195,7 @@ impl Control {
         if !complaints.is_empty() {
             self.store.write("data/error", &complaints.join("; ")).await?;
         }
+        self.choose_seed().await?;
         self.store.write("data/ready", "1").await?;
         log::info!("ready");
         loop {
@@ -153,7 +218,7 @@ impl Control {
                 WatchEvent::Changed { path, .. } => match Backend::from_path(&path) {
                     // A device's nodes are written together, so one of them is enough to begin at.
                     Some((disk, "state")) => self.look_at(disk).await?,
-                    Some((disk, "" | "online")) => tolerate(&disk, self.retire(disk).await.map(drop))?,
+                    Some((disk, "" | "online")) => tolerate(&disk, self.retire_if_asked(disk).await)?,
                     Some(_) => {}
                     None => tolerate(&"scan", self.scan().await)?,
                 },
@@ -180,7 +245,7 @@ impl Control {
 
     /// Writes what a driver's trouble is, or removes what was written once it has none.
     async fn tell_trouble(&self, news: &DriverNews) -> Result<(), StoreError> {
-        let disk = Backend { kind: Kind::VirtioDisk, guest: news.domain, device: news.device };
+        let disk = Backend::of(news.domain, news.device);
         let told = match news.trouble {
             Some(trouble) => {
                 let sentence = format!("{trouble}: {HOW_TO_USE_GRANTS}");
@@ -269,12 +334,11 @@ impl Control {
 
     fn served(&self) -> Vec<Backend> {
         let guests = self.guests.borrow();
-        let disks = |guest: &Guest| {
+        let devices = |guest: &Guest| {
             let domain = guest.domain();
-            let disk = move |device| Backend { kind: Kind::VirtioDisk, guest: domain, device };
-            guest.devices().map(disk).collect::<Vec<_>>()
+            guest.devices().map(move |id| Backend::of(domain, id)).collect::<Vec<_>>()
         };
-        guests.iter().flat_map(disks).collect()
+        guests.iter().flat_map(devices).collect()
     }
 
     async fn list(&self, path: &str) -> Result<Vec<String>, StoreError> {
@@ -298,59 +362,70 @@ impl Control {
     }
 
     /// Brings a device to the state that xenstore asks for.
-    async fn reconcile(&self, disk: Backend) -> Result<(), StoreError> {
-        let state = self.retire(disk).await?;
-        if state.as_deref() != Some(state::INITIALISING) || self.is_attached(disk) {
+    async fn reconcile(&self, backend: Backend) -> Result<(), StoreError> {
+        let nodes = self.read_nodes(backend).await?;
+        let state = self.retire(backend, &nodes).await?;
+        if state != Some(state::INITIALISING) || self.is_attached(backend) {
             return Ok(());
         }
-        let described = match disk.kind.refusal() {
-            Some(reason) => Err(reason.to_string()),
-            None => self.describe(disk).await?,
+        let attached = match backend.kind {
+            Kind::VirtioDisk => self.attach_disk(backend, &nodes).await,
+            Kind::Virtio => self.attach_nic(backend, &nodes).await?,
+            Kind::Vbd => Err(NOT_VBD.to_string()),
+            Kind::Vif => Err(NOT_VIF.to_string()),
         };
-        let told = self.get(disk, "error").await?;
-        let attached = match described {
-            Ok(description) => self.attach(disk, &description).await,
-            Err(reason) => Err(reason),
-        };
+        let told = nodes.get("error");
         match attached {
             Ok(()) => {
                 if told.is_some() {
-                    self.remove(&disk.node("error")).await?;
+                    self.remove(&backend.node("error")).await?;
                 }
-                let answered = self.answer(disk, state::INITIALISING, "state", state::INIT_WAIT).await;
+                let answered = self.answer(backend, state::INITIALISING, "state", state::INIT_WAIT).await;
                 if !matches!(answered, Ok(true)) {
                     // It went while we were at it, or the answer could not be written: the next look tries again.
-                    self.detach(disk);
+                    self.detach(backend);
                 }
                 answered.map(drop)
             }
             // Said once: each write brings us an event, and enough events another scan.
-            Err(reason) if told.as_ref() == Some(&reason) => Ok(()),
+            Err(reason) if told == Some(&reason) => Ok(()),
             Err(reason) => {
-                log::error!("{disk}: refused: {reason}");
-                self.answer(disk, state::INITIALISING, "error", &reason).await.map(drop)
+                log::error!("{backend}: refused: {reason}");
+                self.answer(backend, state::INITIALISING, "error", &reason).await.map(drop)
             }
         }
     }
 
+    async fn retire_if_asked(&self, backend: Backend) -> Result<(), StoreError> {
+        let nodes = self.read_nodes(backend).await?;
+        self.retire(backend, &nodes).await.map(drop)
+    }
+
+    /// Reads what there is of a device, in one round trip.
+    async fn read_nodes(&self, backend: Backend) -> Result<Nodes, StoreError> {
+        let leaves = backend.kind.leaves();
+        let paths: Vec<String> = leaves.iter().map(|leaf| backend.node(leaf)).collect();
+        Ok(Nodes { leaves, values: self.store.read_together(&paths).await? })
+    }
+
     /// Gives a device up if it is gone or asked to close; else returns its state.
-    async fn retire(&self, disk: Backend) -> Result<Option<String>, StoreError> {
-        let state = self.get(disk, "state").await?;
-        let offline = self.get(disk, "online").await?.as_deref() == Some("0");
-        let closing = offline || state.as_deref() == Some(state::CLOSING);
-        if state.is_none() || closing {
-            self.detach(disk);
+    async fn retire<'a>(&self, backend: Backend, nodes: &'a Nodes) -> Result<Option<&'a str>, StoreError> {
+        let state = nodes.get("state").map(String::as_str);
+        let offline = nodes.get("online").is_some_and(|online| online == "0");
+        let closing = offline || state == Some(state::CLOSING);
+        if (state.is_none() || closing) && self.detach(backend) && backend.kind == Kind::Virtio {
+            self.remove(&nic::address_node(backend)).await?;
         }
         if state.is_some() && closing {
-            self.close(disk).await?;
+            self.close(backend).await?;
             return Ok(None);
         }
         Ok(state)
     }
 
-    fn is_attached(&self, disk: Backend) -> bool {
-        disk.kind == Kind::VirtioDisk
-            && self.guests.borrow_mut().find(disk.guest).is_some_and(|guest| guest.has(disk.device))
+    fn is_attached(&self, backend: Backend) -> bool {
+        let is_there = |id| self.guests.borrow_mut().find(backend.guest).is_some_and(|guest| guest.has(id));
+        backend.id().is_some_and(is_there)
     }
 
     /// Writes a node of a device that is still in `state`; else leaves it alone, so that a directory that xl has
@@ -369,74 +444,54 @@ impl Control {
         }
     }
 
-    /// Reads what xl wrote about a disk, or says what is wrong with it.
-    async fn describe(&self, disk: Backend) -> Result<Result<Description, String>, StoreError> {
-        let mut values = Vec::new();
-        for leaf in ["params", "dev", "mode", "base", "irq", "grant_usage", "transport"] {
-            match self.get(disk, leaf).await? {
-                Some(value) => values.push(value),
-                None => return Ok(Err(format!("xenstore has no {leaf} for this disk"))),
-            }
-        }
-        let Ok([target, name, mode, base, irq, grants, transport]) = <[String; 7]>::try_from(values) else {
-            return Ok(Err("xenstore lacks nodes of this disk".to_string()));
-        };
-        if transport != "mmio" {
-            return Ok(Err(format!("transport '{transport}' is not supported, only mmio")));
-        }
-        let (Ok(base), Ok(irq)) = (base.parse(), irq.parse()) else {
-            return Ok(Err(format!("base '{base}' or irq '{irq}' is not a decimal number")));
-        };
-        let access = if mode == "r" { Access::ReadOnly } else { Access::ReadWrite };
-        let sharing = if grants == "0" { Sharing::Foreign } else { Sharing::Granted };
-        Ok(Ok(Description { target, name, access, base, irq, sharing }))
-    }
-
-    async fn attach(&self, disk: Backend, description: &Description) -> Result<(), String> {
-        let is_foreign = description.sharing == Sharing::Foreign;
+    /// Whether the guest may have one more device.
+    fn check_room(&self, guest: DomainId, sharing: Sharing) -> Result<(), String> {
+        let is_foreign = sharing == Sharing::Foreign;
         if is_foreign && self.guests.borrow().pager().borrow().usable() == 0 {
             return Err(NO_PAGE_TABLES.to_string());
         }
-        if is_foreign && !self.guests.borrow().pager().borrow().has_room_for_device(disk.guest) {
+        if is_foreign && !self.guests.borrow().pager().borrow().has_room_for_device(guest) {
             return Err(NO_WINDOW.to_string());
         }
         if (self.own_memory.heap_free)() < HEAP_HEADROOM_BYTES {
-            return Err(
-                "the driver domain has no memory left for another disk: give it more by memory=".to_string()
-            );
+            return Err(NO_HEAP.to_string());
         }
-        let target = &description.target;
-        let refusal = |reason: &dyn Display| format!("target '{target}': {reason}");
-        let spec = VolumeSpec::parse(target).map_err(|error| refusal(&error))?;
-        let volume = self.volumes.open(&spec, description.access).await.map_err(|error| refusal(&error))?;
-        let name = format!("{}/{}", disk.guest, description.name);
+        Ok(())
+    }
 
+    /// Puts a device model where its guest will find it. `what` it serves is for the log.
+    fn attach(
+        &self,
+        backend: Backend,
+        place: &Place,
+        model: Model,
+        what: &dyn Display,
+    ) -> Result<(), String> {
+        let Some(id) = backend.id() else { return Ok(()) };
         let mut guests = self.guests.borrow_mut();
-        let guest = guests.find_or_add(disk.guest).map_err(|error| explain(&error))?;
-        let block = BlockDevice::new(name.clone(), &description.name, Box::new(volume));
-        let device = guest.device(block, description.irq, description.sharing);
-        let attached = guest.attach(disk.device, description.base, device).map_err(|error| explain(&error));
+        let guest = guests.find_or_add(backend.guest).map_err(|error| explain(&error))?;
+        let device = guest.device(model, place.irq, place.sharing);
+        let attached = guest.attach(id, place.base, device).map_err(|error| explain(&error));
         if attached.is_err() && guest.is_idle() {
-            guests.remove(disk.guest);
+            guests.remove(backend.guest);
         }
         attached?;
         log::info!(
-            "{name}: serving '{target}' at {:#x}, interrupt {}, memory {}",
-            description.base,
-            description.irq,
-            if is_foreign { "foreign" } else { "granted" },
+            "{}: serving {what} at {:#x}, interrupt {}, memory {}",
+            place.name,
+            place.base,
+            place.irq,
+            if place.sharing == Sharing::Foreign { "foreign" } else { "granted" },
         );
         Ok(())
     }
 
-    /// Takes a disk away from its guest, and forgets the guest with its last disk.
-    fn detach(&self, disk: Backend) {
-        if !self.is_attached(disk) {
-            return;
-        }
+    /// Takes a device away from its guest, and forgets the guest with its last one. Returns whether it was attached.
+    fn detach(&self, disk: Backend) -> bool {
+        let Some(id) = disk.id().filter(|_| self.is_attached(disk)) else { return false };
         let mut guests = self.guests.borrow_mut();
-        let Some(guest) = guests.find(disk.guest) else { return };
-        guest.detach(disk.device);
+        let Some(guest) = guests.find(disk.guest) else { return false };
+        guest.detach(id);
         if guest.is_idle() {
             guests.remove(disk.guest);
             log::info!(
@@ -451,6 +506,7 @@ impl Control {
             );
             self.tell_physmap(&guests);
         }
+        true
     }
 
     /// Tells xl that a disk is closed, and removes its directory: xl waits for one after the other.

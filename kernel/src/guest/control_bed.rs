@@ -12,11 +12,13 @@ use drivers::volume::ram::Storage;
 use drivers::volume::registry::Registry;
 
 use super::*;
-use crate::guest::control::{Control, OwnMemory};
+use crate::guest::control::{Control, Network, OwnMemory};
 use crate::mm::frames::FrameAllocator;
+use crate::options::NetworkOptions;
 use crate::xen::sched::ShutdownReason;
 use crate::xen::store::tests::fake::{Fake, HOME, page_starting_at};
 use crate::xen::store::{Ring, Store, StoreError};
+use drivers::net::bridge::Bridge;
 
 /// Sectors of the initrd, each byte of it 7.
 pub const INITRD_SECTORS: u64 = 24;
@@ -62,7 +64,8 @@ impl Plane {
             Registry::new(Some(Box::new(initrd)), Vec::new(), Box::new(allocate), Box::new(|_| None));
         let frames = Rc::new(RefCell::new(FrameAllocator::default()));
         let own_memory = OwnMemory { frames, heap_free: || HEAP_FREE.get(), special_pages: 0 };
-        let control = Control::new(client.clone(), bed.table.clone(), volumes, own_memory);
+        let network = Network { bridge: Bridge::new(0), options: NetworkOptions::default() };
+        let control = Control::new(client.clone(), bed.table.clone(), volumes, network, own_memory);
         Self {
             bed,
             store: RefCell::new(Fake::new(page)),

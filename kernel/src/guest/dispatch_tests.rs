@@ -195,7 +195,7 @@ fn a_second_device_at_the_same_address_is_refused_and_the_first_lives() {
 fn a_detached_device_takes_its_range_along_and_leaves_the_other() {
     let bed = Bed::with_disk();
     bed.attach(A, 1, BASE + DEVICE_BYTES, 16).unwrap();
-    bed.table.borrow_mut().find(A).unwrap().detach(DeviceId(0));
+    bed.table.borrow_mut().find(A).unwrap().detach(DeviceId::Disk(0));
     assert!(!bed.xen.load(A, 0, BASE, 4));
     assert_eq!(bed.load(A, 0, BASE + DEVICE_BYTES, 4), MAGIC);
 }

@@ -7,12 +7,14 @@
 //! | `control_bed` | the bed with xenstore |
 //! | `control_tests` | disks come and go in xenstore |
 //! | `refusal_tests` | disks that are refused, and what that leaves |
+//! | `nic_tests` | NICs in xenstore |
 //! | `life_tests` | random lives of guests and disks |
 
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use drivers::virtio::blk::BlockDevice;
 use drivers::volume::ram::RamVolume;
 
 use super::table::GuestTable;
@@ -27,6 +29,8 @@ mod dispatch;
 mod granted;
 #[path = "life_tests.rs"]
 mod life;
+#[path = "nic_tests.rs"]
+mod nic;
 #[path = "control_bed.rs"]
 mod plane;
 #[path = "refusal_tests.rs"]
@@ -104,9 +108,9 @@ impl Bed {
         let mut table = self.table.borrow_mut();
         let guest = table.find_or_add(domain)?;
         let volume = Box::new(RamVolume(vec![0_u8; sectors * 512]));
-        let block = BlockDevice::new("disk".into(), "serial", volume);
+        let block = Model::Disk(Box::new(BlockDevice::new("disk".into(), "serial", volume)));
         let device = guest.device(block, IRQ + id, sharing);
-        guest.attach(DeviceId(id), base, device)
+        guest.attach(DeviceId::Disk(id), base, device)
     }
 
     /// A bed whose first guest has a disk at [`BASE`].

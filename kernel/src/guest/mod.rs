@@ -5,14 +5,18 @@
 //! | `mod` | [`Guest`]: dispatch by address, work, teardown |
 //! | `backend` | a device as xenstore names it |
 //! | `control` | the xenstore side: devices come and go |
+//! | `identity` | the addresses of NICs |
 //! | `memory` | a guest's memory: foreign pages, or granted ones |
+//! | `model` | what its devices are: disks and NICs |
 //! | `table` | all guests, and whose event port is whose |
 //! | `irq` | the interrupt line to a guest |
 
 pub mod backend;
 pub mod control;
+pub mod identity;
 pub mod irq;
 pub mod memory;
+pub mod model;
 pub mod table;
 
 use alloc::rc::Rc;
@@ -20,7 +24,6 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 
 use drivers::virtio::Features;
-use drivers::virtio::blk::BlockDevice;
 use drivers::virtio::mmio::{Effect, MmioDevice, PlatformTrouble, Width};
 
 use crate::mm::foreign::Pager;
@@ -33,7 +36,8 @@ use crate::xen::event::Port;
 use crate::xen::hypercall::{Errno, HypercallError};
 use crate::xen::ioreq::{Access, IoreqServer};
 use irq::GuestInterrupt;
-use memory::{SharedMemory, SharedPinned, Sharing};
+use memory::{SharedMemory, Sharing};
+use model::Model;
 
 /// Bytes of one device's register file: the step between devices in libxl's virtio-mmio window.
 pub const DEVICE_BYTES: u64 = 0x200;
@@ -42,11 +46,16 @@ pub const DEVICE_BYTES: u64 = 0x200;
 const NOTHING: u64 = 0;
 
 /// A virtio device of a guest, behind its registers.
-pub type GuestDevice = MmioDevice<BlockDevice<SharedPinned>, SharedMemory, GuestInterrupt>;
+pub type GuestDevice = MmioDevice<Model, SharedMemory, GuestInterrupt>;
 
-/// Names a device of a guest: xenstore's device number, unique among the devices of one kind.
+/// Names a device of a guest, by xenstore's device number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DeviceId(pub u32);
+pub enum DeviceId {
+    /// A disk.
+    Disk(u32),
+    /// A NIC.
+    Nic(u32),
+}
 
 /// What is left to do when the queues were looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -115,7 +124,7 @@ impl Guest {
 
     /// A device of its, at the end of interrupt line `irq`, before it is attached.
     #[must_use]
-    pub fn device(&self, block: BlockDevice<SharedPinned>, irq: u32, sharing: Sharing) -> GuestDevice {
+    pub fn device(&self, model: Model, irq: u32, sharing: Sharing) -> GuestDevice {
         let line = GuestInterrupt::new(self.domain, irq);
         let (memory, platform) = match sharing {
             Sharing::Foreign => {
@@ -127,7 +136,7 @@ impl Guest {
                 (SharedMemory::Granted(memory), Features::ACCESS_PLATFORM)
             }
         };
-        MmioDevice::new(block, memory, line, platform)
+        MmioDevice::new(model, memory, line, platform)
     }
 
     /// Puts `device` at guest address `base` and claims its registers.
@@ -167,8 +176,12 @@ impl Guest {
             let range = (attached.base, attached.base + DEVICE_BYTES - 1);
             // Fails when the guest is gone already, and its ranges with it.
             let _ = self.server.change_range(RangeChange::Release, range.0, range.1);
-            let blk = attached.device.device().counters();
-            log::info!("{}: detached: {blk:?} {:?}", self.domain, attached.device.counters());
+            log::info!(
+                "{}: detached: {:?} {:?}",
+                self.domain,
+                attached.device.device(),
+                attached.device.counters()
+            );
         }
     }
 
@@ -221,14 +234,30 @@ impl Guest {
         self.devices.iter().any(|attached| attached.told != attached.device.platform_trouble())
     }
 
-    /// Does a bounded amount of work for each active device. Returns whether there was any.
+    /// Does a bounded amount of work for each device that is active, or for which something has come. Returns whether
+    /// there was any.
     pub fn work(&mut self) -> bool {
         let mut done = false;
-        for attached in self.devices.iter_mut().filter(|attached| attached.active) {
+        for attached in &mut self.devices {
+            attached.active |= attached.device.has_work();
+            if !attached.active {
+                continue;
+            }
             let progress = attached.device.poll();
             done |= progress.requests > 0 || progress.more;
         }
         done
+    }
+
+    /// Whether some device is active.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        self.devices.iter().any(|attached| attached.active)
+    }
+
+    /// Its devices, behind their registers.
+    pub fn models(&self) -> impl Iterator<Item = (DeviceId, &GuestDevice)> {
+        self.devices.iter().map(|attached| (attached.id, &attached.device))
     }
 
     /// Asks the guest to kick again where there is nothing to do any more.

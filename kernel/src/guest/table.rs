@@ -160,7 +160,12 @@ impl GuestTable {
 
     /// Gives each guest with active devices a turn. Returns whether anything was done.
     pub fn work(&mut self) -> bool {
-        self.active && self.guests.iter_mut().flatten().fold(false, |done, guest| guest.work() | done)
+        let mut done = false;
+        for guest in self.guests.iter_mut().flatten() {
+            done |= guest.work();
+            self.active |= guest.is_active();
+        }
+        done
     }
 
     /// Lets active devices rest until their guests kick again, or something below them is done. Returns whether there

@@ -83,6 +83,25 @@ impl Store {
         self.read_within(TransactionId::NONE, path).await
     }
 
+    /// The values of several nodes, none where there is no node: one round trip for all of them. Not all of one moment.
+    ///
+    /// # Errors
+    /// As [`Self::read`], but for nodes that are not there.
+    pub async fn read_together(&self, paths: &[String]) -> Result<Vec<Option<String>>, StoreError> {
+        let mut replies = Vec::with_capacity(paths.len());
+        for path in paths {
+            replies.push(self.submit(&Message::about_path(Operation::Read, TransactionId::NONE, path)?)?);
+        }
+        let mut values = Vec::with_capacity(paths.len());
+        for reply in replies {
+            values.push(match reply.await {
+                Err(StoreError::NotFound) => None,
+                other => Some(replies::value(other?)?),
+            });
+        }
+        Ok(values)
+    }
+
     /// Sets the value of a node; makes it, and its parents, when there is none.
     ///
     /// # Errors
