@@ -85,7 +85,7 @@ fn bring_up(device_tree: usize) -> Result<Loop, Box<dyn core::error::Error>> {
         let run = volume_ram.take(bytes.div_ceil(PAGE_BYTES))?;
         Some(Box::new(RamStorage::zeroed(run, bytes)?) as Box<dyn Storage>)
     };
-    let volumes = Registry::new(initrd, disks, Box::new(allocate));
+    let volumes = Registry::new(initrd, disks, Box::new(allocate), Box::new(|_| None));
 
     // The control plane.
     let (ring, store_port) = store;
