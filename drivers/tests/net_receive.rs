@@ -411,6 +411,21 @@ fn a_reset_forgets_the_frame_under_way() {
     assert_eq!(guest.frames_in_use(), 0);
 }
 
+#[test]
+fn ring_indices_wrap() {
+    let mut guest = NetGuest::cold();
+    guest.start(without(Features::empty()), [64, 256, 64]);
+    for _ in 0..66_000 / 60 {
+        (0..20).for_each(|_| guest.deliver(&sent(140), Offload::default()));
+        guest.post_buffers(60, 64);
+        guest.kick(0);
+        for _ in 0..20 {
+            assert_eq!(guest.received(), Some((plain_header(3), sent(140))));
+        }
+    }
+    assert_eq!(guest.counters().frames_received, 22_000);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
