@@ -14,7 +14,7 @@ use drivers::virtio::net::config::{CTRL_RX, CTRL_RX_EXTRA, CTRL_VLAN, CTRL_VQ, G
 const OK: u8 = 0;
 const ERROR: u8 = 1;
 const CONFIG_GENERATION: u32 = 0xfc;
-const ANNOUNCE: u16 = 2;
+const ANNOUNCE: u64 = 2;
 
 const GROUP: MacAddress = MacAddress([1, 0, 0x5e, 0, 0, 5]);
 const OTHER_GROUP: MacAddress = MacAddress([1, 0, 0x5e, 0, 0, 6]);
@@ -45,8 +45,8 @@ fn table(addresses: &[MacAddress]) -> Vec<u8> {
     table
 }
 
-fn stations(count: usize) -> Vec<MacAddress> {
-    (0..count).map(|number| MacAddress([2, 0, 0, 0, (number >> 8) as u8, (number & 0xff) as u8])).collect()
+fn stations(count: u8) -> Vec<MacAddress> {
+    (0..count).map(|number| MacAddress([2, 0, 0, 0, 0, number])).collect()
 }
 
 fn tagged(vlan: u16) -> Vec<u8> {
@@ -59,7 +59,7 @@ fn tagged(vlan: u16) -> Vec<u8> {
 fn configuration_is_as_the_specification_wants() {
     let guest = NetGuest::running();
     assert_eq!(guest.read(DEVICE_ID), 1);
-    let bytes: Vec<_> = (0..16).map(|at| guest.device.read(CONFIG + at, Width::One) as u8).collect();
+    let bytes: Vec<_> = (0..16).map(|at| guest.device.read(CONFIG + at, Width::One)).collect();
     assert_eq!(bytes, [0, 0x16, 0x3e, 0, 0, 1, 1, 0, 1, 0, 0xdc, 5, 0, 0, 0, 0]);
     assert_eq!(features().bits(), 0x1_303f_99ab);
 }
@@ -238,7 +238,7 @@ fn a_command_or_an_answer_in_a_hole_is_survived() {
 #[test]
 fn the_guest_is_asked_to_announce_itself_until_it_answers() {
     let mut guest = NetGuest::running();
-    let status = |guest: &NetGuest| guest.device.read(CONFIG + 6, Width::Two) as u16;
+    let status = |guest: &NetGuest| guest.device.read(CONFIG + 6, Width::Two);
     let (generation, edges) = (guest.read(CONFIG_GENERATION), guest.line.edges());
     guest.bridge.borrow_mut().announce();
     assert!(guest.device.has_work());
