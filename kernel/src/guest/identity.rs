@@ -124,16 +124,26 @@ impl Nic<'_> {
     fn derived(&self, seed: &str, volume: Option<&str>) -> MacAddress {
         let lasting = volume.filter(|volume| !volume.starts_with("ram:"));
         let who = lasting.map_or_else(|| format!("\0{}", self.guest.0), ToString::to_string);
-        let mut hasher = SipHasher24::new();
-        // No part can end as another begins.
-        for part in [seed, &who, &self.number.to_string()] {
-            hasher.write(part.as_bytes());
-            hasher.write_u8(0xff);
-        }
-        let [a, b, c, d, e, f, g, h] = hasher.finish().to_le_bytes();
-        let [x, y, z] = XEN_PREFIX;
-        MacAddress([x, y, z, a ^ d ^ g, b ^ e ^ h, c ^ f])
+        derive(&[seed, &who, &self.number.to_string()])
     }
+}
+
+/// The address of our own endpoint.
+#[must_use]
+pub fn own_address(seed: &str) -> MacAddress {
+    derive(&[seed])
+}
+
+fn derive(parts: &[&str]) -> MacAddress {
+    let mut hasher = SipHasher24::new();
+    for part in parts {
+        hasher.write(part.as_bytes());
+        // No part can end as another begins.
+        hasher.write_u8(0xff);
+    }
+    let [a, b, c, d, e, f, g, h] = hasher.finish().to_le_bytes();
+    let [x, y, z] = XEN_PREFIX;
+    MacAddress([x, y, z, a ^ d ^ g, b ^ e ^ h, c ^ f])
 }
 
 fn parse_station(text: &str) -> Result<MacAddress, String> {
