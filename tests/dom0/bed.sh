@@ -11,6 +11,25 @@ fail() {
     exit 1
 }
 
+# host NAME [WORD...]: has the host run tests/host/NAME.sh, or `start` or `kill` one of the services in the test's head; prints what it says, and
+# has its status. One at a time.
+host() {
+    local id=$RANDOM$RANDOM status=1 line answers
+    exec {answers}<>/run/host-answers
+    printf '%s %s\n' "$id" "$*" >/run/host-requests
+    while IFS= read -r -t 120 -u "$answers" line; do
+        case $line in
+        "$id end "*)
+            status=${line##* }
+            break
+            ;;
+        "$id "*) printf '%s\n' "${line#"$id "}" ;;
+        esac
+    done
+    exec {answers}<&-
+    return "$status"
+}
+
 # seconds_left START LIMIT: what is left of LIMIT seconds since START; false when nothing is.
 seconds_left() {
     local left=$(($1 + $2 - SECONDS))
@@ -113,7 +132,7 @@ guest_config() {
 
 # make_guest NAME FLAVOUR JOB [LINE...]: creates a guest with the kernel FLAVOUR (cloud or generic: Debian's; grants: ours with XEN_VIRTIO)
 # that runs the shell script JOB (/dev/stdin will do) and powers off. LINEs are appended to its configuration; GUEST_FILES names a folder
-# whose content it finds in /.
+# whose content it finds in /; GUEST_LAYER=net adds iperf3 and ethtool.
 make_guest() {
     local name=$1 flavour=$2 job=$3 config=/tmp/$1.cfg root=/tmp/$1.root
     shift 3
@@ -122,7 +141,7 @@ make_guest() {
     cat "$job" >"/tmp/$name.job/job" || return
     fresh_console "$name"
     # Linux takes several archives one after the other as one.
-    (cat "/bed/guest-$flavour.root" && cd "/tmp/$name.job" && find . | cpio -o -H newc 2>/dev/null) >"$root"
+    (cat "/bed/guest-$flavour.root" ${GUEST_LAYER:+"/bed/layer-$GUEST_LAYER.root"} && cd "/tmp/$name.job" && find . | cpio -o -H newc 2>/dev/null) >"$root"
     guest_config "$name" >"$config"
     printf '%s\n' "kernel = \"/bed/guest-$flavour.kernel\"" "ramdisk = \"$root\"" "$@" >>"$config"
     xl create "$config"
@@ -150,6 +169,21 @@ guest_disk() {
 # granting_disk TARGET [DEV]: the same with grant_usage=1: the driver domain reaches only the pages that the guest grants it.
 granting_disk() {
     guest_disk "$@" | sed 's/grant_usage=0/grant_usage=1/'
+}
+
+# guest_nic [MAC]...: the NICs of a guest that the driver domain serves, for make_guest: one, or one for each MAC, in which - is any.
+guest_nic() {
+    local nics= mac
+    for mac in "${@:--}"; do
+        [ "$mac" = - ] && mac= || mac=/mac=$mac
+        nics+="\"backend=driver-domain, type=virtio,device1$mac, transport=mmio, grant_usage=0\", "
+    done
+    echo "virtio = [ ${nics%, } ]"
+}
+
+# granting_nic [MAC]...: the same with grant_usage=1.
+granting_nic() {
+    guest_nic "$@" | sed 's/grant_usage=0/grant_usage=1/g'
 }
 
 # guest_disks TARGET...: several of them: the first is xvda.
