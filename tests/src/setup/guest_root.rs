@@ -28,8 +28,10 @@ const PROGRAMS: &[&str] = &[
 
 /// Loaded at the start.
 const MODULES: &[&str] = &["virtio_mmio", "virtio_blk", "ext4", "crc32c-generic"];
+/// Loaded at the start by a guest that has a NIC.
+const NET_MODULES: &[&str] = &["virtio_net", "8021q"];
 /// For jobs that ask for them: Xen's own frontends, to compare with.
-const MORE_MODULES: &[&str] = &["xen-blkfront"];
+const MORE_MODULES: &[&str] = &["xen-blkfront", "xen-netfront"];
 
 /// A folder with `guest-FLAVOUR.kernel` and `guest-FLAVOUR.root` for each flavour.
 pub fn build(cache: &Cache, workspace: &Path, packages: &Path, granting_kernel: &Path) -> Result<PathBuf> {
@@ -63,6 +65,7 @@ pub fn build(cache: &Cache, workspace: &Path, packages: &Path, granting_kernel: 
             let kernel = Kernel::find(packages, ending)?;
             let mut tree = RootTree::new(packages);
             kernel.add_modules(&mut tree, "modules", MODULES)?;
+            kernel.add_modules(&mut tree, "modules/net", NET_MODULES)?;
             kernel.add_modules(&mut tree, "modules/more", MORE_MODULES)?;
             write(name, tree, &kernel.image)?;
         }
