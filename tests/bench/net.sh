@@ -43,7 +43,8 @@ vif='vif = [ "bridge=xenbr0, script=/tmp/vif-ready" ]'
 bench netback 0 "$NETBACK" "$vif"
 
 /files/guest/netbench serve &
+server=$!
 net_guest netback-dom0 "$NETBACK.1" "measure $NETBACK.3" "$vif"
 answer_marks netback-dom0 netback-dom0 0
 results netback-dom0
-wait $! || fail "netbench in Dom0 is not content"
+wait "$server" || fail "netbench in Dom0 is not content"
