@@ -1,10 +1,11 @@
 //! A guest made of host memory, for tests: RAM with holes, pins that are counted, an interrupt line that counts. And a
-//! disk, in [`drive`].
+//! disk, in [`drive`], and a NIC, in [`nic`].
 //!
 //! The memory is atomics behind a shared handle, so a test may play the guest through raw pointers while a device model
 //! reads and writes: as with a real guest, neither side ever owns it.
 
 pub mod drive;
+pub mod nic;
 
 use crate::guest::{Access, GuestMemory, GuestRegion, InterruptLine, MemoryError, PinnedMemory};
 use alloc::boxed::Box;

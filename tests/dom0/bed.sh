@@ -107,7 +107,7 @@ driver_domain_config() {
 
 # guest_config NAME: the configuration of a guest of this bed, without kernel, root and disk.
 guest_config() {
-    sed -e "s/^name = .*/name = \"$1\"/" -e '/^kernel/d' -e '/^ramdisk/d' -e '/^disk/d' \
+    sed -e "s/^name = .*/name = \"$1\"/" -e '/^kernel/d' -e '/^ramdisk/d' -e '/^disk/d' -e '/^virtio/d' \
         -e 's|^extra = .*|extra = "console=hvc0 quiet panic=1 rdinit=/init"|' /bed/guest.cfg
 }
 

@@ -11,6 +11,8 @@
 //! |---|---|
 //! | `mod` | addresses |
 //! | [`frame`] | frames, and the pool of buffers for them |
+//! | `headers` | where the headers of a frame begin |
+//! | `checksum` | the Internet checksum |
 //! | [`offload`] | what a sender left to the receiver: checksums, segmentation |
 //! | [`bridge`] | which port gets a frame |
 //! | [`filter`] | what of it a port wants |
@@ -19,8 +21,10 @@
 //! Neighbours: [`crate::virtio::net`] is a guest's port, [`crate::hardware::net`] drives the uplink.
 
 pub mod bridge;
+mod checksum;
 pub mod filter;
 pub mod frame;
+mod headers;
 pub mod offload;
 pub mod uplink;
 

@@ -13,8 +13,19 @@ use alloc::vec::Vec;
 /// A batch takes no further chain once it has this many buffers; then the longest chain still fits.
 const ENOUGH_REGIONS: usize = MAX_SEGMENTS;
 
-/// A batch takes no further chain once it has this many bytes.
-const ENOUGH_BYTES: u32 = 1 << 20;
+/// Most chains in a batch: [`MAX_BATCH`] are taken at a time.
+pub const MAX_CHAINS: usize = 2 * MAX_BATCH;
+
+/// How much a batch takes from a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Most chains; there are never more than [`MAX_BATCH`] at a time.
+    pub chains: u16,
+    /// No further chain once those taken have this many bytes.
+    pub bytes: u32,
+    /// A chain with more bytes is the last one.
+    pub large_bytes: u32,
+}
 
 /// Chains taken from a queue, and what is to be told of them. Reused: no allocation per request.
 #[derive(Debug)]
@@ -44,7 +55,7 @@ impl Default for Batch {
             tables: Vec::with_capacity(MAX_BATCH),
             starts: alloc::vec![TableStart::default(); MAX_BATCH],
             whole_table: WholeTable::default(),
-            chains: Vec::with_capacity(MAX_BATCH),
+            chains: Vec::with_capacity(MAX_CHAINS),
             regions: Vec::with_capacity(ENOUGH_REGIONS + MAX_SEGMENTS),
             done: Vec::with_capacity(3 * MAX_BATCH),
         }
@@ -52,9 +63,8 @@ impl Default for Batch {
 }
 
 impl Batch {
-    /// Takes at most `limit` chains from the queue, no more than wait there, and announces their pages. One with more
-    /// than `large_bytes` is the last one: it will not be mapped at once but in pieces. What is in
-    /// [`Self::done`] stays.
+    /// Takes chains from the queue, no more than wait there, copies their first bytes and announces their pages, but not those
+    /// of a large one: it will not be mapped at once but in pieces. What is in [`Self::done`] stays.
     ///
     /// # Errors
     /// A head does not exist, and the batch is empty, or a chain is malformed, and the batch holds those before it.
@@ -62,29 +72,60 @@ impl Batch {
         &mut self,
         queue: &mut Queue<M::Pinned>,
         memory: &M,
-        limit: u16,
-        large_bytes: u32,
+        bounds: Bounds,
     ) -> Result<(), QueueError> {
-        self.chains.clear();
-        self.regions.clear();
-        queue.peek(limit, &mut self.heads)?;
-        let walked = self.walk_all(queue, memory, large_bytes);
-        queue.take(u16::try_from(self.chains.len()).unwrap_or(0));
-        let small = self.chains.iter().take_while(|chain| chain.bytes() <= large_bytes);
+        self.clear();
+        let taken = self.take(queue, memory, bounds);
+        let small = self.chains.iter().take_while(|chain| chain.bytes() <= bounds.large_bytes);
         let announced = small.map(|chain| chain.regions.end).last().unwrap_or(0);
         // A single chain is mapped as well by pinning it.
         if let (2.., Some(regions)) = (self.chains.len(), self.regions.get(..announced)) {
             memory.prefetch(regions);
         }
         Chain::read_together(memory, &mut self.chains, &self.regions);
+        taken
+    }
+
+    /// Takes chains from the queue, no more than wait there, behind those that the batch has, until it has [`MAX_CHAINS`] or
+    /// many buffers. Says nothing of them to the guest's memory.
+    ///
+    /// # Errors
+    /// As [`Self::fill`].
+    pub fn take<M: GuestMemory>(
+        &mut self,
+        queue: &mut Queue<M::Pinned>,
+        memory: &M,
+        bounds: Bounds,
+    ) -> Result<(), QueueError> {
+        let had = self.chains.len();
+        let room = u16::try_from(MAX_CHAINS.saturating_sub(had)).unwrap_or(0);
+        queue.peek(bounds.chains.min(room), &mut self.heads)?;
+        let walked = self.walk_all(queue, memory, bounds);
+        queue.take(u16::try_from(self.chains.len() - had).unwrap_or(0));
         walked
+    }
+
+    /// Forgets all chains.
+    pub fn clear(&mut self) {
+        self.chains.clear();
+        self.regions.clear();
+    }
+
+    /// Forgets the first `count` chains.
+    pub fn forget(&mut self, count: usize) {
+        let regions =
+            self.chains.drain(..count.min(self.chains.len())).next_back().map_or(0, |last| last.regions.end);
+        self.regions.drain(..regions.min(self.regions.len()));
+        for chain in &mut self.chains {
+            chain.regions = chain.regions.start - regions..chain.regions.end - regions;
+        }
     }
 
     fn walk_all<M: GuestMemory>(
         &mut self,
         queue: &Queue<M::Pinned>,
         memory: &M,
-        large_bytes: u32,
+        bounds: Bounds,
     ) -> Result<(), QueueError> {
         self.firsts.clear();
         self.tables.clear();
@@ -100,14 +141,14 @@ impl Batch {
         let mut starts = self.starts.iter();
         let mut bytes = 0_u32;
         for (index, descriptor) in &self.firsts {
-            if bytes >= ENOUGH_BYTES || self.regions.len() > ENOUGH_REGIONS {
+            if bytes >= bounds.bytes || self.regions.len() > ENOUGH_REGIONS {
                 break;
             }
             let start = table_of(descriptor).and_then(|_| starts.next());
             let head = Head { index: *index, descriptor: *descriptor, table: start.unwrap_or(&NOTHING) };
             let chain = walk(queue, memory, &head, &mut self.regions, &mut self.whole_table)?;
             bytes = bytes.saturating_add(chain.bytes());
-            let is_large = chain.bytes() > large_bytes;
+            let is_large = chain.bytes() > bounds.large_bytes;
             self.chains.push(chain);
             if is_large {
                 break;

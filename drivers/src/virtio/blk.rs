@@ -13,7 +13,7 @@ pub mod config;
 pub mod request;
 mod requests;
 
-use super::batch::Batch;
+use super::batch::{Batch, Bounds};
 use super::queue::{MAX_BATCH, Queue, QueueError};
 use super::{Device, Features, QueueIndex, Served};
 use crate::block::Volume;
@@ -26,6 +26,9 @@ use request::Request;
 use requests::Requests;
 
 const QUEUE_SIZES: [u16; 1] = [super::queue::MAX_SIZE];
+
+/// No further request is taken once those of a batch have this many bytes.
+const ENOUGH_BYTES: u32 = 1 << 20;
 
 /// What a device did since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -127,8 +130,12 @@ impl<P: PinnedMemory> BlockDevice<P> {
             return Ok(Served { stalled, under_way: stalled || requests.under_way(), ..Served::default() });
         }
         let start_ns = sys::now_ns();
-        let large_bytes = requests.whole_bytes_max();
-        let mut broken = batch.fill(queue, memory, waiting.min(room), large_bytes).err();
+        let bounds = Bounds {
+            chains: waiting.min(room),
+            bytes: ENOUGH_BYTES,
+            large_bytes: requests.whole_bytes_max(),
+        };
+        let mut broken = batch.fill(queue, memory, bounds).err();
         let mut started = 0;
         for chain in &batch.chains {
             // One that could not be pinned as a whole leaves no room for the others.
@@ -160,10 +167,10 @@ impl<P: PinnedMemory> BlockDevice<P> {
             requests: u32::try_from(batch.done.len()).unwrap_or(u32::MAX),
             interrupt,
             more: waits && !stalled,
-            is_stocked: false,
             stalled,
             under_way: stalled || requests.under_way(),
             broken,
+            ..Served::default()
         })
     }
 }

@@ -7,7 +7,7 @@
 //! one and a read of a write-only one do nothing and read as 0. Configuration space takes every width and offset.
 //!
 //! Neighbours: [`super::status`] decides on writes to the status register, [`super::queue`] takes over a queue that is
-//! made ready, [`super::blk`] is a device model behind the registers.
+//! made ready, [`super::blk`] and [`super::net`] are device models behind the registers.
 
 use super::complaints::Complaints;
 use super::queue::{Queue, QueueSettings, SetupError};
@@ -116,6 +116,7 @@ pub struct MmioDevice<D, M: GuestMemory, I> {
     trouble: Option<PlatformTrouble>,
     /// Since the last reset: the driver cannot work with the platform, and may not look at the status.
     rings_refused: bool,
+    config_generation: u32,
     trouble_complaints: Complaints,
 }
 
@@ -149,6 +150,7 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
             complaints: Complaints::default(),
             trouble: None,
             rings_refused: false,
+            config_generation: 0,
             trouble_complaints: Complaints::default(),
         }
     }
@@ -172,6 +174,11 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
     /// Whether the guest's driver is up and queues are served.
     pub fn is_running(&self) -> bool {
         self.status.is_running()
+    }
+
+    /// Whether something has come for the guest from elsewhere: [`Self::process`] is to be called though it did not kick.
+    pub fn has_work(&self) -> bool {
+        self.status.is_running() && self.device.has_work()
     }
 
     /// Answers a guest's read at `offset` of the register file.
@@ -204,7 +211,7 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
             {
                 u32::MAX
             }
-            register::CONFIG_GENERATION => self.rings_refused.into(),
+            register::CONFIG_GENERATION => self.config_generation,
             _ => 0,
         })
     }
@@ -233,8 +240,8 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
         }
     }
 
-    /// Serves what waits in the queues that the guest kicked, a bounded amount, and asks for kicks again where all is
-    /// done. Raises at most one interrupt per queue.
+    /// Serves what waits in the queues that the guest kicked, or in any if something came for it, a bounded amount, and asks
+    /// for kicks again where all is done. Raises at most one interrupt per queue.
     pub fn process(&mut self) -> Progress {
         self.serve_queues(Kicks::Enable)
     }
@@ -242,13 +249,19 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
     /// Serves what waits in any queue without asking for kicks: for a kernel that will look again by itself. The last
     /// look must be [`Self::process`].
     pub fn poll(&mut self) -> Progress {
-        if self.status.is_running() {
-            self.queues.iter_mut().for_each(|queue| queue.pending = queue.ready.is_some());
-        }
         self.serve_queues(Kicks::Suppress)
     }
 
     fn serve_queues(&mut self, kicks: Kicks) -> Progress {
+        if self.status.is_running() {
+            if self.device.has_work() || kicks == Kicks::Suppress {
+                self.look_at_all_queues();
+            }
+            if self.device.take_config_change() {
+                self.config_generation = self.config_generation.wrapping_add(1);
+                self.interrupt(Interrupts::CONFIG);
+            }
+        }
         let mut progress = Progress::default();
         for index in 0..self.queues.len() {
             if self.status.is_running() {
@@ -259,6 +272,10 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
             }
         }
         progress
+    }
+
+    fn look_at_all_queues(&mut self) {
+        self.queues.iter_mut().for_each(|queue| queue.pending = queue.ready.is_some());
     }
 
     fn serve_queue(&mut self, index: usize, kicks: Kicks) -> Progress {
@@ -272,8 +289,11 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
         if served.broken.is_none() {
             if served.more || served.stalled || kicks == Kicks::Suppress {
                 more = queue.suppress_kicks().map(|()| served.more);
+            } else if served.is_stocked {
+                more = queue.suppress_kicks().map(|()| false);
+                *pending = false;
             } else {
-                more = queue.enable_kicks();
+                more = queue.enable_kicks(served.kept);
                 *pending = more == Ok(true);
             }
         }
@@ -324,7 +344,7 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
                 }
                 self.device.activate(self.accepted);
                 // A driver may have filled a queue before: it is looked at once without a kick.
-                self.queues.iter_mut().for_each(|queue| queue.pending = queue.ready.is_some());
+                self.look_at_all_queues();
                 Effect::Work
             }
         }
@@ -351,7 +371,9 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
         self.driver_features_select = 0;
         self.queue_select = 0;
         self.status = Status::empty();
-        self.rings_refused = false;
+        if core::mem::take(&mut self.rings_refused) {
+            self.config_generation = self.config_generation.wrapping_add(1);
+        }
         self.interrupts = Interrupts::empty();
         self.counters.resets += 1;
     }
@@ -419,6 +441,7 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
         if let Err(error) = made {
             if let SetupError::Memory(MemoryError::Untranslated(address)) = error {
                 self.rings_refused = true;
+                self.config_generation = self.config_generation.wrapping_add(1);
                 self.note_trouble(PlatformTrouble::Untranslated(address));
             }
             self.break_down(&error);

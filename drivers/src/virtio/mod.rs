@@ -8,6 +8,7 @@
 //! | [`chain`] | one descriptor chain to guest regions |
 //! | [`batch`] | all requests drained in one go |
 //! | [`blk`] | the block device model |
+//! | [`net`] | the network device model |
 //! | `complaints` | how often a guest can make us write a log line |
 
 pub mod batch;
@@ -15,6 +16,7 @@ pub mod blk;
 pub mod chain;
 mod complaints;
 pub mod mmio;
+pub mod net;
 pub mod queue;
 mod registers;
 pub mod status;
@@ -56,6 +58,8 @@ pub struct Served {
     pub stalled: bool,
     /// What waits in the queue is buffers for later: no kick is wanted for more of them.
     pub is_stocked: bool,
+    /// Chains left waiting, too few for what is to be done: a kick is wanted for the next one behind them.
+    pub kept: u16,
     /// Something below has to finish first, for requests that were begun or are stalled: call again when it may have.
     pub under_way: bool,
     /// The guest broke the queue's rules: nothing more comes from it until the device is reset.

@@ -61,6 +61,12 @@ pub enum QueueError {
     /// A request without a byte to write its status to.
     #[error("request without room for its status")]
     NoStatus,
+    /// Buffers of a frame without room for the header before it.
+    #[error("buffers without room for a frame's header")]
+    NoHeader,
+    /// A buffer that is to be filled, which the device may only read.
+    #[error("readable descriptor where a frame is to be received")]
+    NotWritable,
     /// A ring or an indirect table cannot be reached.
     #[error("ring: {0}")]
     Memory(#[from] MemoryError),
@@ -160,6 +166,12 @@ impl<P: PinnedMemory> Queue<P> {
             features,
             kicks_suppressed: false,
         })
+    }
+
+    /// Number of descriptors.
+    #[must_use]
+    pub fn size(&self) -> u16 {
+        self.size
     }
 
     /// Whether descriptors may refer to tables.
@@ -280,22 +292,22 @@ impl<P: PinnedMemory> Queue<P> {
         Ok(())
     }
 
-    /// Asks the driver to kick for the next head, and says whether heads came before it could hear that: then
-    /// there will be no kick for them.
+    /// Asks the driver to kick for the next head behind the `kept` ones that are left waiting, and says whether heads came
+    /// before it could hear that: then there will be no kick for them.
     ///
     /// # Errors
     /// A ring is out of reach or its index is wrong.
-    pub fn enable_kicks(&mut self) -> Result<bool, QueueError> {
+    pub fn enable_kicks(&mut self, kept: u16) -> Result<bool, QueueError> {
         if self.features.contains(Features::EVENT_IDX) {
             let avail_event = ENTRIES + u32::from(self.size) * USED_ELEMENT_BYTES;
-            self.used.store_u16(avail_event, self.next_available)?;
+            self.used.store_u16(avail_event, self.next_available.wrapping_add(kept))?;
         } else if self.kicks_suppressed {
             self.used.store_u16(FLAGS, 0)?;
         }
         self.kicks_suppressed = false;
         // Our wish before the look: the driver moves the index, then looks at our wish.
         fence(Ordering::SeqCst);
-        Ok(self.waiting()? != 0)
+        Ok(self.waiting()? != kept)
     }
 
     /// Place of a free-running index in the ring.

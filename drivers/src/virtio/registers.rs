@@ -42,7 +42,7 @@ pub(super) const QUEUE_USED_HIGH: u32 = 0x0a4;
 /// R: length and address of a shared memory region, all ones for none
 pub(super) const SHARED_MEMORY_LENGTH_LOW: u32 = 0x0b0;
 pub(super) const SHARED_MEMORY_BASE_HIGH: u32 = 0x0bc;
-/// R: changes when configuration space does: ours never does
+/// R: changes when configuration space does
 pub(super) const CONFIG_GENERATION: u32 = 0x0fc;
 /// RW: configuration space starts
 pub(super) const CONFIG: u32 = 0x100;

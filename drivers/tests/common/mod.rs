@@ -5,6 +5,7 @@ mod clock;
 pub mod disk_bed;
 pub mod gpt_image;
 pub mod model_disk;
+pub mod net_bed;
 pub mod rogue_disk;
 pub mod virtio_guest;
 pub mod virtual_disk;
@@ -19,6 +20,7 @@ pub use model_disk::ModelDisk;
 pub type Device = MmioDevice<BlockDevice<FakePinned>, FakeGuestMemory, FakeLine>;
 
 // Register offsets, written down a second time on purpose: tests should not share the device's mistakes.
+pub const DEVICE_ID: u32 = 0x08;
 pub const DEVICE_FEATURES: u32 = 0x10;
 pub const DEVICE_FEATURES_SEL: u32 = 0x14;
 pub const DRIVER_FEATURES: u32 = 0x20;

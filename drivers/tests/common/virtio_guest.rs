@@ -1,16 +1,15 @@
 //! virtio-drivers as the guest: its `Transport` over our registers, its `Hal` over a guest's memory, on one thread.
 
-use super::Device;
 use super::{
-    CONFIG, DEVICE_FEATURES, DEVICE_FEATURES_SEL, DRIVER_FEATURES, DRIVER_FEATURES_SEL, INTERRUPT_ACK,
-    INTERRUPT_STATUS, QUEUE_DESC, QUEUE_DEVICE, QUEUE_DRIVER, QUEUE_NOTIFY, QUEUE_NUM, QUEUE_NUM_MAX,
-    QUEUE_READY, QUEUE_SEL, STATUS,
+    CONFIG, DEVICE_FEATURES, DEVICE_FEATURES_SEL, DEVICE_ID, DRIVER_FEATURES, DRIVER_FEATURES_SEL,
+    INTERRUPT_ACK, INTERRUPT_STATUS, QUEUE_DESC, QUEUE_DEVICE, QUEUE_DRIVER, QUEUE_NOTIFY, QUEUE_NUM,
+    QUEUE_NUM_MAX, QUEUE_READY, QUEUE_SEL, STATUS,
 };
 use drivers::block::Volume;
 use drivers::fake::{FakeGuestMemory, FakeLine, FakePinned};
-use drivers::virtio::Features;
 use drivers::virtio::blk::BlockDevice;
 use drivers::virtio::mmio::{Effect, MmioDevice, Width};
+use drivers::virtio::{Device, Features};
 use std::cell::{Cell, RefCell};
 use std::ptr::NonNull;
 use std::rc::Rc;
@@ -102,14 +101,25 @@ unsafe impl Hal for GuestHal {
 }
 
 /// Our registers as virtio-drivers' transport. The kernel's part is played in [`Transport::notify`].
-#[derive(Clone)]
-pub struct Registers {
-    pub device: Rc<RefCell<Device>>,
+pub struct Registers<D = BlockDevice<FakePinned>> {
+    pub device: Rc<RefCell<MmioDevice<D, FakeGuestMemory, FakeLine>>>,
     /// Notifications wait for [`Registers::work`] instead of being served at once.
     pub lazy: Rc<Cell<bool>>,
 }
 
-impl Registers {
+impl<D> Clone for Registers<D> {
+    fn clone(&self) -> Self {
+        Self { device: self.device.clone(), lazy: self.lazy.clone() }
+    }
+}
+
+impl<D: Device<FakeGuestMemory>> Registers<D> {
+    /// The registers of a device.
+    pub fn new(device: D, memory: &FakeGuestMemory, line: &FakeLine) -> Self {
+        let device = MmioDevice::new(device, memory.clone(), line.clone(), Features::empty());
+        Self { device: Rc::new(RefCell::new(device)), lazy: Rc::default() }
+    }
+
     fn read(&self, offset: u32) -> u32 {
         self.device.borrow().read(offset, Width::Four).try_into().unwrap()
     }
@@ -132,9 +142,9 @@ impl Registers {
     }
 }
 
-impl Transport for Registers {
+impl<D: Device<FakeGuestMemory>> Transport for Registers<D> {
     fn device_type(&self) -> DeviceType {
-        DeviceType::Block
+        DeviceType::try_from(self.read(DEVICE_ID)).unwrap()
     }
 
     fn read_device_features(&mut self) -> u64 {
@@ -207,14 +217,18 @@ impl Transport for Registers {
     fn read_config_space<T: FromBytes + IntoBytes>(&self, offset: usize) -> Result<T> {
         let mut value = T::new_zeroed();
         let bytes = value.as_mut_bytes();
-        let width = Width::from_bytes(bytes.len() as u64).unwrap();
-        let read = self.device.borrow().read(CONFIG + u32::try_from(offset).unwrap(), width);
-        bytes.copy_from_slice(&read.to_le_bytes()[..width as usize]);
+        // What is no number is read byte by byte (virtio 1.2, 4.2.2.2).
+        let width = Width::from_bytes(bytes.len() as u64).unwrap_or(Width::One);
+        for (place, part) in bytes.chunks_mut(width as usize).enumerate() {
+            let offset = u32::try_from(offset + place).unwrap();
+            let read = self.device.borrow().read(CONFIG + offset, width);
+            part.copy_from_slice(&read.to_le_bytes()[..width as usize]);
+        }
         Ok(value)
     }
 
     fn write_config_space<T: IntoBytes + Immutable>(&mut self, _offset: usize, _value: T) -> Result<()> {
-        unreachable!("a block driver writes no configuration")
+        unreachable!("no driver writes configuration")
     }
 }
 
@@ -230,8 +244,7 @@ pub fn registers_of(
     line: &FakeLine,
 ) -> Registers {
     let block = BlockDevice::new("dom3/xvda".into(), "model-disk", volume);
-    let device = MmioDevice::new(block, memory.clone(), line.clone(), Features::empty());
-    Registers { device: Rc::new(RefCell::new(device)), lazy: Rc::default() }
+    Registers::new(block, memory, line)
 }
 
 /// A guest with a block driver that is up.

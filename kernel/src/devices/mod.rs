@@ -42,7 +42,8 @@ pub trait Device {
 pub struct Devices {
     gic: Gic,
     alarm: Interrupt,
-    devices: Vec<(Interrupt, Rc<dyn Device>)>,
+    /// With their interrupts; what is no device of the machine, such as our endpoint, has none.
+    devices: Vec<(Option<Interrupt>, Rc<dyn Device>)>,
 }
 
 impl Devices {
@@ -62,8 +63,13 @@ impl Devices {
     /// [`GicError`] when there is no such interrupt.
     pub fn add(&mut self, interrupt: Interrupt, device: Rc<dyn Device>) -> Result<(), GicError> {
         self.gic.enable(interrupt)?;
-        self.devices.push((interrupt, device));
+        self.devices.push((Some(interrupt), device));
         Ok(())
+    }
+
+    /// Adds what is to be polled as a device is, and has no interrupt.
+    pub fn add_without_interrupt(&mut self, device: Rc<dyn Device>) {
+        self.devices.push((None, device));
     }
 
     /// Takes all interrupts that are pending.
@@ -78,7 +84,7 @@ impl Devices {
                 // It would be pending again at once.
                 set_alarm_ns(None);
             }
-            let concerned = self.devices.iter().filter(|(of, _)| *of == interrupt);
+            let concerned = self.devices.iter().filter(|(of, _)| *of == Some(interrupt));
             concerned.for_each(|(_, device)| device.interrupt());
         }
     }

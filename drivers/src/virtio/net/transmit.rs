@@ -1,0 +1,188 @@
+//! The transmit queue (virtio 1.2, 5.1.6.2): frames copied out of the guest, checked, and sent to the bridge.
+//!
+//! Header and frame are copied once, those of all chains together where that costs less. A frame that must not be sent is
+//! dropped and its chain done all the same: only a chain without room for a header, or a malformed one, ends the queue.
+//! Writable buffers of a chain are nothing to us: they stay as they are.
+
+use super::header::{HEADER_BYTES, Header, HeaderError};
+use super::{Common, Record};
+use crate::guest::{GuestAddress, GuestMemory, GuestRegion, MemoryError};
+use crate::net::bridge::Port;
+use crate::net::frame::{Blank, ETHERNET_BYTES, FRAME_BYTES_MAX, Frame, WIRE_BYTES_MAX};
+use crate::net::offload::{Offload, OffloadError};
+use crate::sys;
+use crate::virtio::batch::Bounds;
+use crate::virtio::chain::Chain;
+use crate::virtio::queue::{MAX_BATCH, Queue, QueueError, Used};
+use crate::virtio::{Features, Served};
+use alloc::vec::Vec;
+
+/// No further frame is taken in a call once those taken have this many bytes.
+const ENOUGH_BYTES: u32 = 192 << 10;
+
+/// Why a frame was dropped.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+enum Refusal {
+    #[error("a frame of {0} bytes")]
+    Length(usize),
+    #[error("{0}")]
+    Header(#[from] HeaderError),
+    #[error("{0}")]
+    Offload(#[from] OffloadError),
+    #[error("{0}")]
+    Memory(#[from] MemoryError),
+}
+
+/// A frame that is being copied.
+struct Draft {
+    header: [u8; HEADER_BYTES],
+    /// None if it is dropped.
+    blank: Option<Blank>,
+}
+
+impl Draft {
+    /// Room for the frame of `chain`, if it has a length that frames have.
+    fn new(chain: &Chain, port: &Port, record: &mut Record) -> Self {
+        let length = (chain.readable_bytes as usize).saturating_sub(HEADER_BYTES);
+        let blank = if (ETHERNET_BYTES..=FRAME_BYTES_MAX).contains(&length) {
+            let blank = port.blank(length);
+            record.counters.send_drops += u64::from(blank.is_none());
+            blank
+        } else {
+            record.refuse(&Refusal::Length(length));
+            None
+        };
+        Self { header: [0; HEADER_BYTES], blank }
+    }
+
+    /// Where the bytes of its chain go, which has its buffers in `regions`.
+    fn parts<'a>(&'a mut self, chain: &Chain, regions: &'a [GuestRegion]) -> Parts<'a> {
+        let (header, frame) = match &mut self.blank {
+            Some(blank) => (self.header.as_mut_slice(), blank.bytes_mut()),
+            None => Default::default(),
+        };
+        let regions = regions.get(chain.regions.clone()).unwrap_or_default();
+        Parts { regions: regions.iter(), address: 0, left: 0, header, frame }
+    }
+
+    /// The frame, if a driver that `accepted` these features may send it.
+    fn finish(self, accepted: Features) -> Result<Option<Frame>, Refusal> {
+        let Some(blank) = self.blank else { return Ok(None) };
+        let allegation = Header::from(self.header).allegation(accepted)?;
+        let length = blank.bytes().len();
+        if length > WIRE_BYTES_MAX && allegation.segmentation.is_none() {
+            return Err(Refusal::Length(length));
+        }
+        let offload = Offload::check(allegation, blank.bytes())?;
+        Ok(Some(blank.finish(offload)))
+    }
+}
+
+/// The stretches of guest memory that a chain's bytes are in, each with its place with us.
+struct Parts<'a> {
+    regions: core::slice::Iter<'a, GuestRegion>,
+    /// What is left of the region under way.
+    address: u64,
+    left: u32,
+    /// What is left to be filled.
+    header: &'a mut [u8],
+    frame: &'a mut [u8],
+}
+
+impl<'a> Iterator for Parts<'a> {
+    type Item = (GuestAddress, &'a mut [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let to = if self.header.is_empty() { &mut self.frame } else { &mut self.header };
+        if to.is_empty() {
+            return None;
+        }
+        if self.left == 0 {
+            let region = self.regions.next()?;
+            (self.address, self.left) = (region.address.0, region.length);
+        }
+        let length = self.left.min(u32::try_from(to.len()).unwrap_or(u32::MAX));
+        let part = to.split_off_mut(..length as usize)?;
+        let address = GuestAddress(self.address);
+        self.address = self.address.saturating_add(length.into());
+        self.left -= length;
+        Some((address, part))
+    }
+}
+
+/// The transmit queue's side of a device.
+pub struct Transmit {
+    /// Work space: a draft for each chain of a batch.
+    drafts: Vec<Draft>,
+}
+
+impl Default for Transmit {
+    fn default() -> Self {
+        Self { drafts: Vec::with_capacity(MAX_BATCH) }
+    }
+}
+
+impl Transmit {
+    /// Sends frames that wait in the queue, a bounded number.
+    ///
+    /// # Errors
+    /// The rings are out of reach or their index is wrong.
+    pub fn serve<M: GuestMemory>(
+        &mut self,
+        queue: &mut Queue<M::Pinned>,
+        memory: &M,
+        common: &mut Common,
+    ) -> Result<Served, QueueError> {
+        let waiting = queue.waiting()?;
+        if waiting == 0 {
+            return Ok(Served::default());
+        }
+        let bounds = Bounds { chains: waiting, bytes: ENOUGH_BYTES, large_bytes: u32::MAX };
+        common.batch.clear();
+        common.batch.done.clear();
+        let mut broken = common.batch.take(queue, memory, bounds).err();
+        let has_header = |chain: &&Chain| chain.readable_bytes as usize >= HEADER_BYTES;
+        let whole = common.batch.chains.iter().take_while(has_header).count();
+        if whole < common.batch.chains.len() {
+            common.batch.chains.truncate(whole);
+            broken = Some(QueueError::NoHeader);
+        }
+        self.send_all(memory, common);
+        queue.complete(&common.batch.done)?;
+        Ok(Served {
+            requests: u32::try_from(whole).unwrap_or(u32::MAX),
+            interrupt: queue.wants_interrupt()?,
+            more: whole < usize::from(waiting),
+            broken,
+            ..Served::default()
+        })
+    }
+
+    /// Copies the frames of all chains of the batch, and sends those that may be sent.
+    fn send_all<M: GuestMemory>(&mut self, memory: &M, common: &mut Common) {
+        let Common { port, accepted, batch, record, .. } = common;
+        let (chains, regions, done) = (&batch.chains, &batch.regions, &mut batch.done);
+        self.drafts.clear();
+        self.drafts.extend(chains.iter().map(|chain| Draft::new(chain, port, record)));
+        let drafts = self.drafts.iter_mut().zip(chains);
+        let read_all = memory.read_together(drafts.flat_map(|(draft, chain)| draft.parts(chain, regions)));
+        let now_ns = sys::now_ns();
+        for (mut draft, chain) in self.drafts.drain(..).zip(chains) {
+            let read = if read_all {
+                Ok(())
+            } else {
+                draft.parts(chain, regions).try_for_each(|(address, part)| memory.read(address, part))
+            };
+            match read.map_err(Refusal::from).and_then(|()| draft.finish(*accepted)) {
+                Ok(Some(frame)) => {
+                    record.counters.frames_sent += 1;
+                    record.counters.bytes_sent += frame.bytes().len() as u64;
+                    port.send(&frame, now_ns);
+                }
+                Ok(None) => {}
+                Err(reason) => record.refuse(&reason),
+            }
+            done.push(Used { id: chain.head, length: 0 });
+        }
+    }
+}

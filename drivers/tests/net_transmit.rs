@@ -1,0 +1,243 @@
+//! Frames that a guest sends, in rings written by hand: any shape, any lie, any change under our eyes.
+
+mod common;
+
+use common::net_bed::{
+    DATA, GUEST, HEADER_BYTES, NetGuest, RING_PINS, STATION, cut, frame, tcp_frame, tcp_header, without,
+};
+use drivers::net::frame::{FRAME_BYTES_MAX, WIRE_BYTES_MAX};
+use drivers::virtio::Features;
+use drivers::virtio::mmio::Progress;
+use drivers::virtio::net::config::{CSUM, HOST_TSO4};
+use proptest::prelude::*;
+use std::cell::Cell;
+use std::rc::Rc;
+
+const PLAIN: [u8; HEADER_BYTES] = [0; HEADER_BYTES];
+
+fn sent(length: usize) -> Vec<u8> {
+    frame(STATION, GUEST, length)
+}
+
+/// The frame was dropped, and nothing else came of it.
+fn assert_dropped(header: [u8; HEADER_BYTES], frame: &[u8], features: Features) {
+    let mut guest = NetGuest::with_features(features);
+    let head = guest.send(header, frame);
+    assert_eq!(guest.take_used(1), [(head, 0)]);
+    assert!(guest.arrived().is_empty());
+    assert_eq!((guest.counters().errors, guest.counters().frames_sent), (1, 0));
+    assert!(!guest.needs_reset());
+    assert_eq!((guest.frames_in_use(), guest.memory.pins()), (0, RING_PINS));
+    guest.send(PLAIN, &sent(60));
+    assert_eq!(guest.arrived(), [sent(60)]);
+}
+
+#[test]
+fn a_frame_is_sent_and_its_chain_done() {
+    let mut guest = NetGuest::running();
+    let head = guest.send(PLAIN, &sent(60));
+    assert_eq!(guest.take_used(1), [(head, 0)]);
+    assert_eq!(guest.arrived(), [sent(60)]);
+    assert_eq!((guest.counters().frames_sent, guest.counters().bytes_sent), (1, 60));
+}
+
+#[test]
+fn lengths_that_no_frame_has_are_dropped() {
+    for length in [0, 1, 13] {
+        assert_dropped(PLAIN, &sent(14)[..length], without(Features::empty()));
+    }
+    for length in [WIRE_BYTES_MAX + 1, FRAME_BYTES_MAX, FRAME_BYTES_MAX + 1, 100_000] {
+        assert_dropped(PLAIN, &sent(length), without(Features::empty()));
+    }
+}
+
+#[test]
+fn lengths_that_frames_have_are_sent() {
+    let mut guest = NetGuest::running();
+    for length in [14, 15, 60, 1514, WIRE_BYTES_MAX] {
+        guest.send(PLAIN, &sent(length));
+        assert_eq!(guest.arrived(), [sent(length)]);
+    }
+}
+
+#[test]
+fn a_header_that_lies_costs_the_frame() {
+    let with_checksum = |start: u16, offset: u16| {
+        let mut header = PLAIN;
+        header[0] = 1;
+        header[6..8].copy_from_slice(&start.to_le_bytes());
+        header[8..10].copy_from_slice(&offset.to_le_bytes());
+        header
+    };
+    let all = without(Features::empty());
+    for header in [with_checksum(59, 0), with_checksum(0, 59), with_checksum(u16::MAX, u16::MAX)] {
+        assert_dropped(header, &sent(60), all);
+    }
+    // No TCP segment, and one whose pieces would have no byte.
+    assert_dropped(tcp_header(1448), &sent(1514), all);
+    let mut no_bytes = tcp_header(0);
+    no_bytes[1] = 1;
+    assert_dropped(no_bytes, &tcp_frame(STATION, GUEST, 4000), all);
+    for kind in [2, 3, 5, 0x81, 0xff] {
+        let mut header = tcp_header(1448);
+        header[1] = kind;
+        assert_dropped(header, &tcp_frame(STATION, GUEST, 4000), all);
+    }
+}
+
+#[test]
+fn what_was_not_negotiated_costs_the_frame() {
+    assert_dropped(tcp_header(0), &tcp_frame(STATION, GUEST, 100), without(CSUM));
+    assert_dropped(tcp_header(1448), &tcp_frame(STATION, GUEST, 4000), without(HOST_TSO4));
+    // Accepted without what it needs.
+    assert_dropped(tcp_header(1448), &tcp_frame(STATION, GUEST, 4000), without(CSUM));
+}
+
+#[test]
+fn a_checksum_left_to_the_receiver_stays_so() {
+    let mut guest = NetGuest::running();
+    guest.send(tcp_header(0), &tcp_frame(STATION, GUEST, 100));
+    let frame = guest.peer.receive().unwrap();
+    let checksum = frame.offload().checksum.unwrap();
+    assert_eq!((checksum.start, checksum.offset), (34, 16));
+    assert_eq!(frame.bytes(), tcp_frame(STATION, GUEST, 100));
+}
+
+#[test]
+fn a_large_segment_crosses_as_one() {
+    let mut guest = NetGuest::running();
+    let large = tcp_frame(STATION, GUEST, 65_000);
+    guest.send(tcp_header(1448), &large);
+    let frame = guest.peer.receive().unwrap();
+    assert_eq!(frame.bytes(), large);
+    let segmentation = frame.offload().segmentation.unwrap();
+    assert_eq!((segmentation.segment_bytes, segmentation.header_bytes), (1448, 54));
+}
+
+#[test]
+fn a_chain_shorter_than_a_header_ends_the_queue() {
+    for length in [0, 1, 11] {
+        let mut guest = NetGuest::running();
+        guest.post_sent(&[&PLAIN[..], &sent(60)].concat(), &[]);
+        guest.post(1, &[(DATA, length, false), (DATA, 100, true)]);
+        guest.kick(1);
+        assert!(guest.needs_reset());
+        assert_eq!(guest.arrived(), [sent(60)]);
+        guest.start(without(Features::empty()), [256, 256, 64]);
+        guest.send(PLAIN, &sent(60));
+        assert_eq!(guest.arrived(), [sent(60)]);
+    }
+}
+
+#[test]
+fn writable_buffers_stay_as_they_are() {
+    let mut guest = NetGuest::running();
+    guest.memory.poke(DATA, &[&PLAIN[..], &sent(60)].concat()).unwrap();
+    let head = guest.post(1, &[(DATA, 72, false), (DATA + 0x1000, 500, true)]);
+    guest.kick(1);
+    assert_eq!(guest.take_used(1), [(head, 0)]);
+    assert_eq!(guest.arrived(), [sent(60)]);
+    assert_eq!(guest.bytes(DATA + 0x1000, 500), [0; 500]);
+}
+
+#[test]
+fn a_frame_in_a_hole_is_dropped() {
+    let mut guest = NetGuest::running();
+    guest.memory.punch_hole(DATA + 0x10_0000);
+    guest.memory.poke(DATA, &[&PLAIN[..], &sent(60)].concat()).unwrap();
+    guest.post(1, &[(DATA, 20, false), (DATA + 0x10_0000, 100, false)]);
+    guest.post(1, &[(DATA, 72, false)]);
+    guest.kick(1);
+    assert_eq!(guest.take_used(1).len(), 2);
+    assert_eq!(guest.arrived(), [sent(60)]);
+    assert_eq!(guest.counters().errors, 1);
+}
+
+/// The guest's other CPU overwrites whatever was copied: what was copied counts, and nothing is copied twice.
+#[test]
+fn every_byte_is_fetched_once() {
+    let mut guest = NetGuest::running();
+    let fetched = Rc::new(Cell::new(0));
+    let count = fetched.clone();
+    guest.memory.set_other_cpu(move |memory, address, length| {
+        if (DATA..DATA + 0x1000).contains(&address) {
+            count.set(count.get() + length);
+            memory.poke(address, &vec![0xee; length]).unwrap();
+        }
+    });
+    guest.post_sent(&[&tcp_header(0)[..], &tcp_frame(STATION, GUEST, 300)].concat(), &[5, 12, 20, 100]);
+    guest.kick(1);
+    assert_eq!(guest.arrived(), [tcp_frame(STATION, GUEST, 300)]);
+    assert_eq!(fetched.get(), HEADER_BYTES + 54 + 300);
+}
+
+#[test]
+fn one_call_sends_a_bounded_number() {
+    let mut guest = NetGuest::running();
+    for _ in 0..64 {
+        guest.post_sent(&[&PLAIN[..], &sent(60)].concat(), &[]);
+    }
+    guest.write(common::QUEUE_NOTIFY, 1);
+    assert_eq!(guest.device.process(), Progress { requests: 32, more: true, ..Progress::default() });
+    assert_eq!(guest.device.process(), Progress { requests: 32, more: false, ..Progress::default() });
+}
+
+#[test]
+fn large_frames_are_few_at_a_time() {
+    let mut guest = NetGuest::running();
+    for _ in 0..16 {
+        guest.post(1, &[(DATA, 65_000, false)]);
+    }
+    guest.write(common::QUEUE_NOTIFY, 1);
+    // 192 KiB, and the one that reaches them.
+    assert_eq!(guest.device.process(), Progress { requests: 4, more: true, ..Progress::default() });
+}
+
+#[test]
+fn frames_for_which_there_is_no_buffer_are_counted() {
+    let mut guest = NetGuest::running();
+    let held: Vec<_> = core::iter::from_fn(|| guest.peer.blank(60)).collect();
+    let head = guest.send(PLAIN, &sent(60));
+    assert_eq!(guest.take_used(1), [(head, 0)]);
+    assert_eq!((guest.counters().send_drops, guest.counters().errors), (1, 0));
+    drop(held);
+    guest.send(PLAIN, &sent(60));
+    assert_eq!(guest.arrived(), [sent(60)]);
+}
+
+#[test]
+fn one_interrupt_per_batch_if_any() {
+    let mut guest = NetGuest::running();
+    let before = guest.line.edges();
+    for _ in 0..10 {
+        guest.post_sent(&[&PLAIN[..], &sent(60)].concat(), &[]);
+    }
+    guest.kick(1);
+    assert_eq!(guest.line.edges(), before + 1);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn frames_in_buffers_of_any_shape_are_sent(
+        frames in prop::collection::vec((14..1500_usize, prop::collection::vec(any::<usize>(), 0..9), any::<bool>()), 1..20),
+    ) {
+        let mut guest = NetGuest::running();
+        for (length, cuts, indirect) in &frames {
+            let bytes = [&PLAIN[..], &sent(*length)].concat();
+            if *indirect {
+                let address = DATA + 0x8_0000 + u64::from(guest.transmit.next) * 0x1000;
+                guest.memory.poke(address, &bytes).unwrap();
+                guest.post_indirect(1, &cut(address, bytes.len(), cuts, false));
+            } else {
+                guest.post_sent(&bytes, cuts);
+            }
+        }
+        guest.kick(1);
+        let expected: Vec<_> = frames.iter().map(|(length, ..)| sent(*length)).collect();
+        prop_assert_eq!(guest.arrived(), expected);
+        prop_assert_eq!(guest.take_used(1).len(), frames.len());
+        prop_assert_eq!((guest.memory.pins(), guest.frames_in_use()), (RING_PINS, 0));
+    }
+}
