@@ -34,7 +34,7 @@ install -m 755 /files/vif-ready /tmp/vif-ready
 export GUEST_FILES=/files/guest
 
 start_driver_domain
-bench ours driver-domain "$OURS" 'virtio = [ "backend=driver-domain, type=virtio,device1, transport=mmio, grant_usage=0" ]'
+bench ours driver-domain "$OURS" "$(guest_nic)"
 
 brctl addbr xenbr0
 ip address add "$NETBACK.3/24" dev xenbr0
