@@ -11,6 +11,7 @@ next=10.9.0.$next
 peers="10.9.0.$next 10.9.0.$last"
 mkdir -p /tmp/www
 net_up 10.9.0.$number/24
+: >/tmp/www/file
 pattern write /tmp/www/file $number 67108864
 sha256sum </tmp/www/file >/tmp/www/sum
 httpd -h /tmp/www

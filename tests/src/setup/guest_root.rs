@@ -81,6 +81,8 @@ pub fn build(cache: &Cache, workspace: &Path, packages: &Path, granting_kernel: 
         write(GRANTS, RootTree::new(packages), granting_kernel)?;
         let mut layer = RootTree::new(packages);
         NET_LAYER.iter().try_for_each(|program| layer.program(program))?;
+        // iperf3's threads want it when they end.
+        layer.library("libgcc_s.so.1")?;
         layer.write(&work.join("layer-net.root"))
     })
 }
