@@ -340,7 +340,11 @@ fn one_call_delivers_a_bounded_number_of_bytes() {
 
 #[test]
 fn a_buffer_in_a_hole_comes_back_empty() {
-    let mut guest = NetGuest::running();
+    receive_in_hole(NetGuest::running());
+    receive_in_hole(NetGuest::granting(without(Features::empty())));
+}
+
+fn receive_in_hole(mut guest: NetGuest) {
     guest.memory.punch_hole(DATA + 0x1000);
     guest.post_buffers(4, 100);
     guest.kick(0);
@@ -438,8 +442,10 @@ proptest! {
     fn frames_are_received_in_buffers_of_any_shape(
         lengths in prop::collection::vec(14..1515_usize, 1..20),
         shapes in prop::collection::vec((12..3000_usize, prop::collection::vec(any::<usize>(), 0..6), any::<bool>()), 80),
+        is_granting in any::<bool>(),
     ) {
-        let mut guest = NetGuest::running();
+        let all = without(Features::empty());
+        let mut guest = if is_granting { NetGuest::granting(all) } else { NetGuest::running() };
         let mut chains = Vec::new();
         let mut room = 0;
         for ((length, cuts, indirect), place) in shapes.iter().zip(0..) {
