@@ -5,15 +5,18 @@
 /// How a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionState {
-    /// Not asked for, refused, broken or ended: [`Connection::open`] tries again.
+    /// Not asked for, refused, broken, or ended by the server: [`Connection::open`] tries again.
     Closed,
     /// On its way.
     Opening,
-    /// Bytes can pass. The server may have ended its side: then there is an end of what can be received.
+    /// Bytes can pass. It stays so after the server has ended its side, until all that came before was received; then it
+    /// is closed.
     Open,
 }
 
 /// A connection as a client to one server, which can be made again and again.
+///
+/// Dropping it ends it in order: what was taken to be sent still goes out, as far as the server lets it.
 pub trait Connection {
     /// Begins to connect. What was left of an earlier connection is gone.
     fn open(&mut self);

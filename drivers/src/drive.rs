@@ -1,12 +1,13 @@
-//! What the block layer asks of a physical disk's driver: a [`Drive`].
+//! What the block layer asks of a disk's driver: a [`Drive`].
 //!
 //! A drive has a fixed number of slots. A slot carries one command at a time, and owns a buffer that the device reads
-//! and writes by DMA and no guest ever sees. Whose command is in which slot is for [`crate::volume::disk`] to know.
+//! and writes, by DMA or over the network, and no guest ever sees. Whose command is in which slot is for [`crate::volume::disk`] to know.
 //!
 //! ```text
 //!   free ── (buffer filled) ── submit ──> at the device ── next_done ──> free, its buffer holds what was read
 //! ```
-//! Neighbours: [`crate::hardware::block`] is the driver of virtio disks, `fake` has one that fails on demand.
+//! Neighbours: [`crate::hardware::block`] is the driver of virtio disks, [`crate::volume::nbd`] of those on other machines,
+//! `fake` has one that fails on demand.
 
 use crate::block::{Geometry, Operation, SECTOR_BYTES};
 use core::ops::Range;
@@ -30,7 +31,13 @@ pub struct DriveFacts {
     pub slots: u16,
     /// Bytes of a slot's buffer, a multiple of the block size.
     pub buffer_bytes: u32,
+    /// In how much time it must answer a command.
+    pub time_limit_ns: u64,
 }
+
+/// In how much time a disk of this machine must answer a command. Most answer in milliseconds, and one that repairs a
+/// sector in seconds; Linux gives a SCSI disk 30 s.
+pub const TIME_LIMIT_NS: u64 = 20_000_000_000;
 
 impl DriveFacts {
     /// What a volume of `sectors` of this drive looks like.
@@ -87,7 +94,7 @@ pub struct Finished {
     pub result: Result<(), DriveError>,
 }
 
-/// A physical disk.
+/// A physical disk, or one on another machine.
 pub trait Drive {
     /// Size and abilities.
     fn facts(&self) -> DriveFacts;
@@ -120,4 +127,20 @@ pub trait Drive {
     /// # Errors
     /// [`DriveError::Broken`] when the device says that it needs a reset.
     fn acknowledge_interrupt(&mut self) -> Result<(), DriveError>;
+
+    /// Nobody waits for the command in `slot` any more. If the drive can be sure that the device will do nothing about it
+    /// from now on, it may let the command finish with an error.
+    fn forget(&mut self, slot: u16) {
+        let _ = slot;
+    }
+
+    /// Does what a drive does by itself, such as to look after a connection. Called at each turn of the loop.
+    fn tend(&mut self, now_ns: u64) {
+        let _ = now_ns;
+    }
+
+    /// When [`Self::tend`] must be called even if no interrupt comes.
+    fn deadline_ns(&self) -> Option<u64> {
+        None
+    }
 }

@@ -5,10 +5,9 @@
 mod common;
 
 use common::disk_bed::{DISCARD, DiskBed, DiskGuest, FLUSH_ALL, IN, NONE, OK, WRITE_ZEROES};
-use drivers::drive::DriveError;
+use drivers::drive::{DriveError, TIME_LIMIT_NS};
 use drivers::virtio::Features;
 use drivers::virtio::blk::config::FLUSH;
-use drivers::volume::disk::TIME_LIMIT_NS;
 use proptest::prelude::*;
 
 /// Each lane of the disk has at most one request under way, so that it is known what a read must find.

@@ -5,8 +5,8 @@ mod common;
 
 use common::disk_bed::{DISCARD, DiskBed, FLUSH_ALL, IN, IOERR, NONE, OK, OUT, data};
 use common::{QUEUE_READY, RING_FEATURES, STATUS};
+use drivers::drive::TIME_LIMIT_NS;
 use drivers::fake::drive::FakeDisk;
-use drivers::volume::disk::TIME_LIMIT_NS;
 use drivers::volume::registry::Access;
 use drivers::volume::spec::Part;
 

@@ -4,12 +4,17 @@
 extern crate alloc;
 
 use alloc::boxed::Box;
+use alloc::format;
 use alloc::rc::Rc;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cell::RefCell;
+use core::hash::Hasher;
 use core::panic::PanicInfo;
 
-use drivers::net::bridge::Bridge;
+use drivers::connection::Connection;
+use drivers::net::MacAddress;
+use drivers::net::bridge::{Bridge, PortKind, PortSettings, SharedBridge};
 use drivers::volume::ram::Storage;
 use drivers::volume::registry::Registry;
 use kernel::arch::cpu;
@@ -18,9 +23,15 @@ use kernel::arch::timer::now_ns;
 use kernel::bring_up::{Foundation, bytes_of, foundation};
 use kernel::device_tree::Machine;
 use kernel::devices::Devices;
+use kernel::devices::network::EndpointDevice;
 use kernel::devices::transport::PhysicalDevice;
 use kernel::devices::{disk, transport, uplink};
+use kernel::endpoint::Endpoint;
+use kernel::endpoint::addressing::Addressing;
+use kernel::endpoint::collect::Collector;
+use kernel::endpoint::connection::EndpointConnection;
 use kernel::guest::control::{Control, Network, OwnMemory};
+use kernel::guest::identity::own_address;
 use kernel::guest::table::GuestTable;
 use kernel::limits::{PAGE_BYTES, VIEW_TABLES};
 use kernel::mm::bus::SelfGrants;
@@ -33,7 +44,9 @@ use kernel::options::Source;
 use kernel::run::Loop;
 use kernel::xen::sched::{ShutdownReason, shutdown};
 use kernel::xen::store::Store;
+use kernel::xen::version::domain_uuid;
 use kernel::{logger, mm};
+use siphasher::sip::SipHasher24;
 
 /// Called by `entry.S` with the address of the device tree.
 #[unsafe(no_mangle)]
@@ -71,28 +84,53 @@ fn bring_up(device_tree: usize) -> Result<Loop, Box<dyn core::error::Error>> {
     let gic = unsafe { Gic::new(machine.interrupt_controller)? };
     let mut devices = Devices::new(gic, Interrupt(machine.timer_interrupt))?;
 
-    // The network, and volumes.
+    // The network.
+    let uuid = uuid();
+    let mac_seed = options.network.seed.clone().unwrap_or_else(|| uuid.clone());
+    let secret = secret_of(&uuid);
+    let bridge = Bridge::new(secret);
+    let physical = physical_devices(&machine, &frames, &singles);
+    let (_, physical) = uplink::bring_up(physical, &bridge, &mut devices);
+    let disks = disk::bring_up(physical, &mut devices);
+    let guests = Rc::new(RefCell::new(GuestTable::new(singles, pager)));
+    let status = Collector {
+        guests: guests.clone(),
+        bridge: bridge.clone(),
+        disks: disks.iter().flatten().cloned().collect(),
+        frames: frames.clone(),
+        heap_free: mm::heap::free_bytes,
+        now_ns,
+    };
+    let address = own_address(&mac_seed);
+    let endpoint = options.network.ip.and_then(|ip| endpoint(&bridge, address, ip, status, secret));
+
+    // Volumes.
     let initrd =
         machine.initrd.as_ref().map(bytes_of).and_then(|range| RamStorage::existing(&frames, &range));
     let initrd = initrd.map(|storage| Box::new(storage) as Box<dyn Storage>);
-    let physical = physical_devices(&machine, &frames, &singles);
-    let bridge = Bridge::new(now_ns());
-    let (_uplink, physical) = uplink::bring_up(physical, &bridge, &mut devices);
-    let disks = disk::bring_up(physical, &mut devices);
     let volume_ram = ram.clone();
     let allocate = move |bytes| {
         let bytes = usize::try_from(bytes).ok()?;
         let run = volume_ram.take(bytes.div_ceil(PAGE_BYTES))?;
         Some(Box::new(RamStorage::zeroed(run, bytes)?) as Box<dyn Storage>)
     };
-    let volumes = Registry::new(initrd, disks, Box::new(allocate));
+    let way_out = endpoint.clone();
+    let connect = move |server| {
+        let connection = EndpointConnection::new(way_out.as_ref()?, server)?;
+        Some(Box::new(connection) as Box<dyn Connection>)
+    };
+    let volumes = Registry::new(initrd, disks, Box::new(allocate), Box::new(connect));
+    devices.add_without_interrupt(Rc::new(volumes.network_disks()));
+    if let Some(endpoint) = endpoint {
+        // Behind the disks: what they want to send before a sleep, it sends.
+        devices.add_without_interrupt(Rc::new(EndpointDevice(endpoint)));
+    }
 
     // The control plane.
     let (ring, store_port) = store;
     let store = Store::new(ring, move || kernel::xen::event::send(store_port));
-    let guests = Rc::new(RefCell::new(GuestTable::new(singles, pager)));
     let own_memory = OwnMemory { frames: frames.clone(), heap_free: mm::heap::free_bytes, special_pages };
-    let network = Network { bridge, options: options.network };
+    let network = Network { bridge, seed: mac_seed, options: options.network };
     let control = Control::new(store.clone(), guests.clone(), volumes, network, own_memory);
     let source = match options.source {
         Source::Unpopulated => "unpopulated address space",
@@ -113,6 +151,41 @@ fn bring_up(device_tree: usize) -> Result<Loop, Box<dyn core::error::Error>> {
         console,
         control: Box::pin(control.run(complaints)),
     })
+}
+
+/// This domain's UUID, as hexadecimal digits.
+fn uuid() -> String {
+    let uuid =
+        domain_uuid().inspect_err(|error| log::error!("{error}: what depends on it is not ours alone"));
+    uuid.unwrap_or_default().iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+}
+
+/// A number that guests cannot know: they know neither our UUID nor when we started.
+fn secret_of(uuid: &str) -> u64 {
+    let mut hasher = SipHasher24::new_with_keys(now_ns(), 0);
+    hasher.write(uuid.as_bytes());
+    hasher.finish()
+}
+
+/// Our own station on the bridge, unless there is no room for it, which is told.
+fn endpoint(
+    bridge: &SharedBridge,
+    address: MacAddress,
+    addressing: Addressing,
+    status: Collector,
+    secret: u64,
+) -> Option<Rc<RefCell<Endpoint>>> {
+    let settings = PortSettings {
+        name: "endpoint".to_string(),
+        kind: PortKind::Endpoint,
+        address: Some(address),
+        is_pinned: false,
+        is_isolated: false,
+    };
+    let port = Bridge::add(bridge, settings).inspect_err(|error| log::error!("endpoint: {error}")).ok()?;
+    let endpoint = Endpoint::new(port, addressing, Box::new(status), secret, now_ns())?;
+    log::info!("endpoint: its address on the bridge is {address}");
+    Some(Rc::new(RefCell::new(endpoint)))
 }
 
 /// The physical devices, if there are any and there is memory for them. Called when all RAM that is in use is taken.

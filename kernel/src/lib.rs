@@ -6,6 +6,7 @@
 //! | [`run`] | the loop: events in, work done, sleep |
 //! | [`guest`] | a guest's life: its ioreq server, its devices, dispatch, teardown |
 //! | [`devices`] | physical devices: interrupts and deadlines |
+//! | [`endpoint`] | this domain on the network: its address, HTTP, connections to servers |
 //! | [`xen`] | hypercalls, event channels, xenstore, console |
 //! | [`mm`] | our frames, our physmap, the pager for guests' pages |
 //! | [`arch`] | the CPU: exceptions, page tables, interrupt controller, timer |
@@ -31,6 +32,7 @@ pub mod bring_up;
 pub mod device_tree;
 #[cfg(target_os = "none")]
 pub mod devices;
+pub mod endpoint;
 pub mod guest;
 pub mod limits;
 #[cfg(target_os = "none")]

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `window=SIZE` | address space in which guests' pages are mapped, 2M to 256M | four times our RAM |
 //! | `physmap=SOURCE` | what that address space is made of: `unpopulated` regions, or `balloon`: our own RAM | `unpopulated` |
+//! | `ip=ADDRESS` | our own address: `dhcp`, or as `10.0.0.5/24` or `10.0.0.5/24,gateway=10.0.0.1` | `off` |
 //! | `mac-seed=TEXT` | what derived addresses of NICs depend on | our domain's UUID |
 //! | `mac=ADDRESS@VOLUME` | the address of the NIC of the guest whose first volume that is; `@VOLUME#1`: of its second NIC | |
 //! | `pin-macs=WHOSE` | guests' NICs that may send from their own address alone: `all`, or their addresses with commas | none |
@@ -18,12 +19,13 @@ use drivers::net::MacAddress;
 use drivers::volume::spec::parse_size;
 use log::LevelFilter;
 
+use crate::endpoint::addressing::{self, Addressing};
 use crate::guest::identity::GivenAddress;
 use crate::limits::{WINDOW_MAX_BYTES, WINDOW_PER_RAM};
 use crate::mm::physmap::REGION_ALIGNMENT;
 
 /// All of them, in the order of the table above.
-const KNOWN: &str = "window=, physmap=, mac-seed=, mac=, pin-macs=, isolate= and log=";
+const KNOWN: &str = "window=, physmap=, ip=, mac-seed=, mac=, pin-macs=, isolate= and log=";
 
 /// Where the window's slots come from first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +66,8 @@ impl Nics {
 /// What the command line says of the network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkOptions {
+    /// Where our own address comes from, if we have one.
+    pub ip: Option<Addressing>,
     /// What derived addresses depend on; our UUID if it is not given.
     pub seed: Option<String>,
     /// Addresses of NICs.
@@ -76,7 +80,13 @@ pub struct NetworkOptions {
 
 impl Default for NetworkOptions {
     fn default() -> Self {
-        Self { seed: None, given: Vec::new(), pinned: Nics::Of(Vec::new()), isolated: Nics::Of(Vec::new()) }
+        Self {
+            ip: None,
+            seed: None,
+            given: Vec::new(),
+            pinned: Nics::Of(Vec::new()),
+            isolated: Nics::Of(Vec::new()),
+        }
     }
 }
 
@@ -147,6 +157,7 @@ impl Options {
                     _ => return Err(format!("option '{word}': expected unpopulated or balloon")),
                 };
             }
+            "ip" => self.network.ip = addressing::parse(value)?,
             "mac-seed" => self.network.seed = Some(String::from(value)),
             "mac" => {
                 let expected = "expected an address and a volume, such as mac=00:16:3e:01:02:03@blk0";
@@ -239,7 +250,7 @@ mod tests {
             "window=1 log=loud speed=11 physmap=big window=99999999999999G mac=x pin-macs= isolate=a,b",
         );
         assert_eq!(options, Options::default());
-        assert_eq!(complaints.len(), 8);
+        assert_eq!(complaints.len(), 9);
         assert!(complaints.iter().any(|sentence| sentence.contains("'speed=11'")));
     }
 }

@@ -11,6 +11,25 @@ fail() {
     exit 1
 }
 
+# host NAME [WORD...]: has the host run tests/host/NAME.sh, or `start` or `kill` one of the services in the test's head; prints what it says, and
+# has its status. One at a time.
+host() {
+    local id=$RANDOM$RANDOM status=1 line answers
+    exec {answers}<>/run/host-answers
+    printf '%s %s\n' "$id" "$*" >/run/host-requests
+    while IFS= read -r -t 120 -u "$answers" line; do
+        case $line in
+        "$id end "*)
+            status=${line##* }
+            break
+            ;;
+        "$id "*) printf '%s\n' "${line#"$id "}" ;;
+        esac
+    done
+    exec {answers}<&-
+    return "$status"
+}
+
 # seconds_left START LIMIT: what is left of LIMIT seconds since START; false when nothing is.
 seconds_left() {
     local left=$(($1 + $2 - SECONDS))
@@ -113,7 +132,7 @@ guest_config() {
 
 # make_guest NAME FLAVOUR JOB [LINE...]: creates a guest with the kernel FLAVOUR (cloud or generic: Debian's; grants: ours with XEN_VIRTIO)
 # that runs the shell script JOB (/dev/stdin will do) and powers off. LINEs are appended to its configuration; GUEST_FILES names a folder
-# whose content it finds in /.
+# whose content it finds in /; GUEST_LAYER=net adds iperf3 and ethtool.
 make_guest() {
     local name=$1 flavour=$2 job=$3 config=/tmp/$1.cfg root=/tmp/$1.root
     shift 3
@@ -122,14 +141,30 @@ make_guest() {
     cat "$job" >"/tmp/$name.job/job" || return
     fresh_console "$name"
     # Linux takes several archives one after the other as one.
-    (cat "/bed/guest-$flavour.root" && cd "/tmp/$name.job" && find . | cpio -o -H newc 2>/dev/null) >"$root"
+    (cat "/bed/guest-$flavour.root" ${GUEST_LAYER:+"/bed/layer-$GUEST_LAYER.root"} && cd "/tmp/$name.job" && find . | cpio -o -H newc 2>/dev/null) >"$root"
     guest_config "$name" >"$config"
     printf '%s\n' "kernel = \"/bed/guest-$flavour.kernel\"" "ramdisk = \"$root\"" "$@" >>"$config"
-    xl create "$config"
+    create "$name" "$config"
     local status=$?
     # The configuration and the root stay: xl reads them again when the guest reboots.
     rm -rf "/tmp/$name.job"
     return "$status"
+}
+
+# create NAME CONFIG: creates the domain. xl waits for the backends of disks, not for those of NICs: one with NICs is paused until these are
+# there.
+create() {
+    local name=$1 config=$2 nics nic
+    if ! grep -q "^virtio" "$config"; then
+        xl create "$config"
+        return
+    fi
+    xl create -p "$config" || return
+    nics=/local/domain/$(xl domid "$name")/device/virtio
+    for nic in $(xenstore-list "$nics"); do
+        wait_node "$(xenstore-read "$nics/$nic/backend")/state" 2 20 || return
+    done
+    xl unpause "$name"
 }
 
 # make_own_guest NAME IMAGE [LINE...]: creates a guest of our own, tests/guests/IMAGE, with LINEs appended to its configuration.
@@ -150,6 +185,21 @@ guest_disk() {
 # granting_disk TARGET [DEV]: the same with grant_usage=1: the driver domain reaches only the pages that the guest grants it.
 granting_disk() {
     guest_disk "$@" | sed 's/grant_usage=0/grant_usage=1/'
+}
+
+# guest_nic [MAC]...: the NICs of a guest that the driver domain serves, for make_guest: one, or one for each MAC, in which - is any.
+guest_nic() {
+    local nics= mac
+    for mac in "${@:--}"; do
+        [ "$mac" = - ] && mac= || mac=/$mac
+        nics+="\"backend=driver-domain, type=virtio,device1$mac, transport=mmio, grant_usage=0\", "
+    done
+    echo "virtio = [ ${nics%, } ]"
+}
+
+# granting_nic [MAC]...: the same with grant_usage=1.
+granting_nic() {
+    guest_nic "$@" | sed 's/grant_usage=0/grant_usage=1/g'
 }
 
 # guest_disks TARGET...: several of them: the first is xvda.
@@ -180,6 +230,29 @@ refuses_disk() {
     *) fail "xenstore says '$error' of $target" ;;
     esac
     grep -qF "refused: target '$target': $sentence" "$CONSOLES/guest-driver-domain.log" || fail "the console says nothing of $target"
+}
+
+# refuses_nic MAC SENTENCE: a NIC with that address must not come to be, and SENTENCE must be told on the driver domain's console and in
+# xenstore.
+refuses_nic() {
+    local mac=$1 sentence=$2 error
+    fresh_console refused
+    guest_config refused >/tmp/refused.cfg
+    printf '%s\n' 'kernel = "/bed/guest-cloud.kernel"' "$(guest_nic "$mac")" >>/tmp/refused.cfg
+    xl create -p /tmp/refused.cfg || fail "a guest with the NIC $mac could not even be created"
+    error=$(xenstore-read "/local/domain/$(xl domid refused)/device/virtio/0/backend")/error
+    wait_file_text "$CONSOLES/guest-driver-domain.log" "$sentence" 20 || fail "the console says nothing of $mac"
+    case $(xenstore-read "$error") in
+    *"$sentence"*) ;;
+    *) fail "xenstore says '$(xenstore-read "$error")' of $mac" ;;
+    esac
+    xl destroy refused
+    wait_domain_gone refused || fail "the refused guest does not go away"
+}
+
+# guest_said NAME TEXT: what stands behind TEXT in the last line of the guest's console that has it.
+guest_said() {
+    tr -d '\r' <"$CONSOLES/guest-$1.log" | sed -n "s/.*$2//p" | tail -1
 }
 
 # xen_free_pages: how many pages no domain has, exactly.

@@ -1,6 +1,7 @@
 # What Dom0 does once it is up: runs the script that the host gave, and hands back what came of it.
 #
-# The script's output, our own messages (lines that start with ^A) and the host's word to stop share one port.
+# The script's output, our own messages (lines that start with ^A), what it asks the host for, the host's answers and its word to stop
+# share one port.
 
 cd /files
 export OUT=/run/out BASH_ENV=/bed/bed.sh
@@ -17,10 +18,19 @@ fi
 # Whichever virtio device of Dom0's it is.
 exec 3<>"$(echo /dev/vport*p1)"
 printf '\1bed start\n' >&3
-setsid bash /run/job/script.sh </dev/null >&3 2>&1 3>&- &
+# Open for both ends: who writes never waits for a reader, nor is a request or an answer lost between two of them.
+mkfifo /run/host-requests /run/host-answers
+exec 4<>/run/host-requests 5<>/run/host-answers
+setsid bash /run/job/script.sh </dev/null >&3 2>&1 3>&- 4>&- 5>&- &
 script=$!
+(while read -r request <&4; do printf '\1host %s\n' "$request" >&3; done) &
 # `stop` from the host ends the script and all that it started.
-(read -r _ <&3 && kill -TERM -- "-$script") &
+(while IFS= read -r line <&3; do
+    case $line in
+    stop) kill -TERM -- "-$script" ;;
+    *) printf '%s\n' "$line" >&5 ;;
+    esac
+done) &
 wait "$script"
 status=$?
 

@@ -12,6 +12,8 @@
 //! # disk: two-partitions      another: TWO_PARTITIONS below
 //! # disk: debian              another: setup/debian_disk.rs
 //! # disk: file-sets 4 1126M   another: so many partitions with so much in files each: bed/file_sets.rs
+//! # nic: user                a physical NIC on the transport behind the disks', in QEMU's user network; then options of its device
+//! # service: http             a server on the host while the script runs: host/service.rs lists them; guests reach it at 10.0.2.2
 //! # block-node: driver=foo,…  a block node of QEMU: bed/physical_disk.rs says how it comes before a disk
 //! # power-cuts: 3             it is run so often, and the machine stopped dead in the middle of it: power_cut/mod.rs
 //! # host: NAME                what the host checks afterwards, with the machine off: host_checks/mod.rs
@@ -34,7 +36,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::bed::partitions::Partition;
-use crate::bed::{Content, Ending, Job, Lab, PhysicalDisk};
+use crate::bed::{Content, Ending, Job, Lab, PhysicalDisk, PhysicalNic};
 use crate::host_checks::{self, Evidence};
 use crate::power_cut::{self, PowerCuts};
 use crate::setup::Parts;
@@ -128,6 +130,15 @@ fn read(script: &Path) -> Result<BootTest> {
                 test.machine.disks.push(disk(transport, value)?);
                 test.alone = true;
             }
+            "nic" => {
+                let options = value.strip_prefix("user").context("`nic` begins with `user`")?;
+                test.machine.nics.push(PhysicalNic { options: options.trim().replace(' ', ",") });
+                test.alone = true;
+            }
+            "service" => {
+                test.machine.services.push(value.parse()?);
+                test.alone = true;
+            }
             "block-node" => test.machine.block_nodes.push(value.to_owned()),
             "power-cuts" => {
                 test.power_cuts = Some(value.parse().context("`power-cuts` is a number")?);
@@ -170,7 +181,7 @@ fn disk(transport: u32, text: &str) -> Result<PhysicalDisk> {
 }
 
 /// A size as `64M`.
-fn bytes(text: &str) -> Result<u64> {
+pub fn bytes(text: &str) -> Result<u64> {
     let units = [("K", 10), ("M", 20), ("G", 30)];
     let unit = units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift)));
     let (number, shift) = unit.unwrap_or((text, 0));

@@ -7,6 +7,7 @@ mod bench;
 mod boot_tests;
 mod cache;
 mod commands;
+mod host;
 mod host_checks;
 mod image;
 mod pattern;

@@ -1,7 +1,7 @@
 //! A disk for tests: it answers when it is told to, in any order, fails on demand, and forgets what was not flushed.
 
 use crate::block::{Operation, SECTOR_BYTES};
-use crate::drive::{Drive, DriveError, DriveFacts, Finished};
+use crate::drive::{Drive, DriveError, DriveFacts, Finished, TIME_LIMIT_NS};
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
@@ -61,6 +61,7 @@ impl FakeDisk {
             write_zeroes_sectors_max: 64,
             slots,
             buffer_bytes: BUFFER_BYTES,
+            time_limit_ns: TIME_LIMIT_NS,
         };
         Self(Rc::new(RefCell::new(FakeState {
             facts,

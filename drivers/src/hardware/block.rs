@@ -9,7 +9,7 @@
 use super::SetUpError;
 use super::slots::{Parts, Slots};
 use crate::block::{Operation, SECTOR_BYTES};
-use crate::drive::{Drive, DriveError, DriveFacts, Finished};
+use crate::drive::{Drive, DriveError, DriveFacts, Finished, TIME_LIMIT_NS};
 use crate::virtio::Features;
 use crate::virtio::blk::config::{self, Config};
 use crate::virtio::blk::request::{self, Header, RawRange};
@@ -123,6 +123,7 @@ fn read_facts<T: Transport>(transport: &T, features: Features) -> Result<DriveFa
         write_zeroes_sectors_max: read_if(config::WRITE_ZEROES, offset_of!(Config, max_write_zeroes_sectors)),
         slots: 0,
         buffer_bytes,
+        time_limit_ns: TIME_LIMIT_NS,
     })
 }
 

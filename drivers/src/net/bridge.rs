@@ -1,85 +1,56 @@
 //! The bridge: learns which port an address is behind, and hands frames to the inboxes of other ports.
+//!
+//! ```text
+//!   port.send ──> is its source allowed? ──> learned ──> whose is its destination?
+//!                  └──> refused                           ├──> one port: wanted? ──> its inbox ──> port.receive
+//!                                                         └──> a group, or unknown: flooded, within a limit
+//! ```
+//! A frame costs the same however many stations there are. Stations are learned by address alone: one that has the same
+//! address in two VLANs is behind one port. VLAN tags pass as they are; a port may be asked to filter them.
+//!
+//! | file | job |
+//! |---|---|
+//! | `port` | a port as its holder sees it, its settings and counters |
+//! | `stations` | which port an address is behind |
+//! | `inbox` | what waits for a port; how all share the buffers |
+//! | `flood` | how much a port may have flooded |
+
+mod flood;
+mod inbox;
+mod port;
+#[cfg(test)]
+mod properties;
+mod stations;
+#[cfg(test)]
+mod tests;
+
+pub use port::{Port, PortCounters, PortError, PortKind, PortSettings};
 
 use super::MacAddress;
-use super::filter::Filter;
-use super::frame::{Blank, Frame, FramePool, PoolLimits};
-use alloc::collections::VecDeque;
+use super::frame::{Frame, FramePool, WIRE_BYTES_MAX};
+use super::headers::Addresses;
 use alloc::rc::Rc;
-use alloc::string::String;
 use core::cell::RefCell;
+use inbox::{Borrowed, Inbox, pool_limits};
+use port::State;
 use slab::Slab;
+use stations::Stations;
 
-/// What is at the other side of a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PortKind {
-    /// A guest.
-    Guest,
-    /// A physical NIC, with a network behind it.
-    Uplink,
-    /// This domain itself.
-    Endpoint,
-}
+/// Most ports. With all, the table of stations is less than 64 KiB: 16 bytes a station.
+pub const PORTS_MAX: usize = 32;
+/// Stations behind a guest: itself, and what it may run inside.
+const STATIONS_OF_GUEST: usize = 64;
+/// Stations behind the uplink.
+const STATIONS_OF_UPLINK: usize = 1024;
 
-/// What a port is.
-#[derive(Clone, Debug)]
-pub struct PortSettings {
-    /// Its name in the log and in counters, such as `dom3/net0`.
-    pub name: String,
-    /// What is at its other side.
-    pub kind: PortKind,
-    /// Its own address, which no other port may have. None for the uplink.
-    pub address: Option<MacAddress>,
-    /// Only frames from its own address are taken from it.
-    pub is_pinned: bool,
-    /// It exchanges frames only with ports that are not isolated.
-    pub is_isolated: bool,
-}
-
-/// Why there is no port.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PortError {
-    /// Another port has the address.
-    #[error("the address {0} is already that of {1}")]
-    Duplicate(MacAddress, String),
-    /// There are as many ports as there may be.
-    #[error("the bridge has no port left: it has {0}")]
-    Full(usize),
-}
-
-/// What went over a port. "In" is from the port into the bridge, "out" from the bridge to the port.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PortCounters {
-    /// Frames in.
-    pub frames_in: u64,
-    /// Bytes in.
-    pub bytes_in: u64,
-    /// Frames put into its inbox.
-    pub frames_out: u64,
-    /// Bytes put into its inbox.
-    pub bytes_out: u64,
-    /// Frames out, lost because the inbox was full.
-    pub dropped_full: u64,
-    /// Frames in, lost for lack of a buffer.
-    pub dropped_no_buffer: u64,
-    /// Frames in, refused for what they are: too short, from an address that is not the port's or nobody's.
-    pub refused: u64,
-    /// Frames in that were not flooded because there were too many.
-    pub flood_limited: u64,
-}
+const NS_PER_SECOND: u64 = 1_000_000_000;
 
 /// The bridge.
 pub struct Bridge {
     pool: FramePool,
     ports: Slab<State>,
-}
-
-struct State {
-    settings: PortSettings,
-    filter: Filter,
-    is_open: bool,
-    inbox: VecDeque<Frame>,
-    counters: PortCounters,
-    must_announce: bool,
+    stations: Stations,
+    borrowed: Borrowed,
 }
 
 /// A bridge that many hold on to.
@@ -89,9 +60,12 @@ impl Bridge {
     /// A bridge without ports. Entries of its tables are told apart with the help of the secret `seed`.
     #[must_use]
     pub fn new(seed: u64) -> SharedBridge {
-        let _ = seed;
-        let pool = FramePool::new(PoolLimits { small: 512, large: 24 });
-        Rc::new(RefCell::new(Self { pool, ports: Slab::new() }))
+        Rc::new(RefCell::new(Self {
+            pool: FramePool::new(pool_limits(0)),
+            ports: Slab::new(),
+            stations: Stations::new(seed),
+            borrowed: Borrowed::default(),
+        }))
     }
 
     /// Adds a port, which is closed at first: nothing is put into its inbox.
@@ -99,23 +73,26 @@ impl Bridge {
     /// # Errors
     /// [`PortError`].
     pub fn add(bridge: &SharedBridge, settings: PortSettings) -> Result<Port, PortError> {
-        let mut this = bridge.borrow_mut();
-        if let Some(address) = settings.address
-            && let Some((_, other)) =
-                this.ports.iter().find(|(_, other)| other.settings.address == Some(address))
-        {
-            return Err(PortError::Duplicate(address, other.settings.name.clone()));
+        let this = &mut *bridge.borrow_mut();
+        if this.ports.len() >= PORTS_MAX {
+            return Err(PortError::Full(PORTS_MAX));
         }
-        let pool = this.pool.clone();
-        let key = this.ports.insert(State {
-            settings,
-            filter: Filter::default(),
-            is_open: false,
-            inbox: VecDeque::new(),
-            counters: PortCounters::default(),
-            must_announce: false,
-        });
-        Ok(Port { bridge: bridge.clone(), pool, key })
+        if let Some(address) = settings.address {
+            this.check_own(address)?;
+        }
+        let inbox = Inbox::new().map_err(|_| PortError::NoMemory)?;
+        let stations = match settings.kind {
+            PortKind::Guest | PortKind::Endpoint => STATIONS_OF_GUEST,
+            PortKind::Uplink => STATIONS_OF_UPLINK,
+        };
+        let address = settings.address;
+        let key = this.ports.insert(State::new(settings, inbox));
+        this.pool.set_limits(pool_limits(this.ports.len()));
+        if this.stations.add(key, address, stations).is_err() {
+            this.remove(key);
+            return Err(PortError::NoMemory);
+        }
+        Ok(Port { bridge: bridge.clone(), pool: this.pool.clone(), key })
     }
 
     /// The buffers of all frames.
@@ -136,97 +113,95 @@ impl Bridge {
             .for_each(|(_, port)| port.must_announce = port.settings.kind == PortKind::Guest);
     }
 
-    fn send(&mut self, from: usize, frame: &Frame, _now_ns: u64) {
-        for (key, port) in &mut self.ports {
-            if key != from && port.is_open {
-                port.inbox.push_back(frame.clone());
-            }
+    fn check_own(&self, address: MacAddress) -> Result<(), PortError> {
+        if !address.is_station() {
+            return Err(PortError::NotAStation(address));
+        }
+        match self.ports.iter().find(|(_, other)| other.settings.address == Some(address)) {
+            Some((_, other)) => Err(PortError::Duplicate(address, other.settings.name.clone())),
+            None => Ok(()),
         }
     }
-}
 
-/// One port of a bridge, held by what is at its other side; dropping it removes the port.
-pub struct Port {
-    bridge: SharedBridge,
-    pool: FramePool,
-    key: usize,
-}
-
-impl Port {
-    /// A buffer for a frame of `bytes` bytes that is to be sent; none when it would be too long, or all are in use, which is counted.
-    #[must_use]
-    pub fn blank(&self, bytes: usize) -> Option<Blank> {
-        let blank = self.pool.blank(bytes);
-        if blank.is_none() {
-            self.with(|port| port.counters.dropped_no_buffer += 1);
+    fn remove(&mut self, key: usize) {
+        if let Some(mut port) = self.ports.try_remove(key) {
+            port.clear(&mut self.borrowed);
+            self.stations.remove(key);
+            self.pool.set_limits(pool_limits(self.ports.len()));
         }
-        blank
     }
 
-    /// Sends a frame from this port to where it belongs; never back.
-    pub fn send(&self, frame: &Frame, now_ns: u64) {
-        self.bridge.borrow_mut().send(self.key, frame, now_ns);
-    }
-
-    /// Takes the next frame for this port.
-    #[must_use]
-    pub fn receive(&self) -> Option<Frame> {
-        self.with(|port| port.inbox.pop_front()).flatten()
-    }
-
-    /// Puts a frame back that [`Self::receive`] has given.
-    pub fn put_back(&self, frame: Frame) {
-        self.with(|port| port.inbox.push_front(frame));
-    }
-
-    /// How many frames wait for this port.
-    #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.with(|port| port.inbox.len()).unwrap_or(0)
-    }
-
-    /// Lets frames come with `filter`, or, with none, closes the port: what waits is dropped.
-    pub fn set_filter(&self, filter: Option<Filter>) {
-        self.with(|port| {
-            port.is_open = filter.is_some();
-            if !port.is_open {
-                port.inbox.clear();
-            }
-            port.filter = filter.unwrap_or_default();
+    fn send(&mut self, from: usize, frame: &Frame, now_ns: u64) {
+        let now_s = u32::try_from(now_ns / NS_PER_SECOND).unwrap_or(u32::MAX);
+        let Some(sender) = self.ports.get_mut(from) else { return };
+        sender.counters.frames_in += 1;
+        sender.counters.bytes_in += u64::try_from(frame.bytes().len()).unwrap_or(0);
+        let addresses = Addresses::of(frame.bytes()).filter(|addresses| {
+            is_allowed(&sender.settings, frame, addresses.source)
+                // Its own address needs no learning: most frames have it.
+                && (sender.settings.address == Some(addresses.source)
+                    || self.stations.learn(from, addresses.source, now_s))
         });
+        let Some(addresses) = addresses else {
+            sender.counters.refused += 1;
+            return;
+        };
+        if is_reserved(addresses.destination) {
+            sender.counters.dropped_reserved += 1;
+        } else if addresses.destination.is_group() {
+            self.flood(from, frame, &addresses, now_ns);
+        } else {
+            match self.stations.find(addresses.destination, now_s) {
+                Some(to) => self.hand_over(from, to, frame, &addresses),
+                None => self.flood(from, frame, &addresses, now_ns),
+            }
+        }
     }
 
-    /// Whether the guest behind this port is asked to announce itself; asked once.
-    #[must_use]
-    pub fn take_announcement(&self) -> bool {
-        self.with(|port| core::mem::take(&mut port.must_announce)).unwrap_or(false)
+    /// To one port, if that is another.
+    fn hand_over(&mut self, from: usize, to: usize, frame: &Frame, addresses: &Addresses) {
+        if from == to {
+            return;
+        }
+        let Some((sender, receiver)) = self.ports.get2_mut(from, to) else { return };
+        if sender.settings.is_isolated && receiver.settings.is_isolated {
+            sender.counters.dropped_isolated += 1;
+        } else {
+            receiver.offer(frame, addresses, &mut self.borrowed);
+        }
     }
 
-    /// What went over it.
-    #[must_use]
-    pub fn counters(&self) -> PortCounters {
-        self.with(|port| port.counters).unwrap_or_default()
-    }
-
-    /// Its own address.
-    #[must_use]
-    pub fn address(&self) -> Option<MacAddress> {
-        self.with(|port| port.settings.address).flatten()
-    }
-
-    /// Its name.
-    #[must_use]
-    pub fn name(&self) -> String {
-        self.with(|port| port.settings.name.clone()).unwrap_or_default()
-    }
-
-    fn with<R>(&self, use_it: impl FnOnce(&mut State) -> R) -> Option<R> {
-        self.bridge.borrow_mut().ports.get_mut(self.key).map(use_it)
+    /// To all other ports that want it, if the sender has not had too much flooded.
+    fn flood(&mut self, from: usize, frame: &Frame, addresses: &Addresses, now_ns: u64) {
+        let Some(sender) = self.ports.get_mut(from) else { return };
+        if !sender.flood.allows(now_ns) {
+            sender.counters.flood_limited += 1;
+            return;
+        }
+        let is_isolated = sender.settings.is_isolated;
+        let is_group = addresses.destination.is_group();
+        let mut copies = 0;
+        for (key, port) in &mut self.ports {
+            let may_have_it = key != from
+                && !(is_isolated && port.settings.is_isolated)
+                && (is_group || port.may_have_strangers());
+            copies += u64::from(may_have_it && port.offer(frame, addresses, &mut self.borrowed));
+        }
+        if let Some(sender) = self.ports.get_mut(from) {
+            sender.counters.copies_flooded += copies;
+            sender.flood.charge(copies, now_ns);
+        }
     }
 }
 
-impl Drop for Port {
-    fn drop(&mut self) {
-        self.bridge.borrow_mut().ports.try_remove(self.key);
-    }
+/// Whether a port may send such a frame, as far as that does not depend on others.
+fn is_allowed(sender: &PortSettings, frame: &Frame, source: MacAddress) -> bool {
+    let is_pinned_elsewhere = sender.is_pinned && sender.address.is_some_and(|own| own != source);
+    let fits = frame.bytes().len() <= WIRE_BYTES_MAX || frame.offload().segmentation.is_some();
+    source.is_station() && !is_pinned_elsewhere && fits
+}
+
+/// Whether it is one of 01:80:c2:00:00:00 to 0f, which no bridge forwards (IEEE 802.1D, 7.12.6).
+fn is_reserved(destination: MacAddress) -> bool {
+    matches!(destination.0, [0x01, 0x80, 0xc2, 0x00, 0x00, 0x00..=0x0f])
 }

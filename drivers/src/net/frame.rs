@@ -1,8 +1,8 @@
 //! Frames in buffers of ours, and the pool that bounds how many there are.
 //!
 //! Buffers come in two sizes, one for frames of an ordinary network and one for those that a guest leaves to be segmented.
-//! They are made when first needed, and used again: a frame costs no allocation, and nothing is ever freed, so that the
-//! heap does not fall to pieces. A [`Frame`] is counted: a flooded frame is in many inboxes and in memory once.
+//! They are made when first needed, and used again: a frame costs no allocation, and nothing is freed while it may be needed
+//! again, so that the heap does not fall to pieces. A [`Frame`] is counted: a flooded frame is in many inboxes and in memory once.
 
 use super::offload::Offload;
 use alloc::boxed::Box;
@@ -68,6 +68,14 @@ impl FramePool {
         Self(Rc::new(RefCell::new(shelves)))
     }
 
+    /// Lets the pool grow to `limits`, or has it shrink to them as buffers are free.
+    pub fn set_limits(&self, limits: PoolLimits) {
+        let mut shelves = self.0.borrow_mut();
+        shelves.limits = limits;
+        shelves.small.shrink_to(limits.small);
+        shelves.large.shrink_to(limits.large);
+    }
+
     /// A buffer to be filled with a frame of `bytes` bytes; none when it is too large, or all are in use.
     #[must_use]
     pub fn blank(&self, bytes: usize) -> Option<Blank> {
@@ -130,6 +138,12 @@ impl Shelf {
         self.made += 1;
         Some(Rc::new(Buffer { bytes: bytes.into_boxed_slice(), length: 0, offload: Offload::default() }))
     }
+
+    fn shrink_to(&mut self, limit: usize) {
+        while self.made > limit && self.free.pop().is_some() {
+            self.made -= 1;
+        }
+    }
 }
 
 /// A frame that is being written. What is not written of it holds bytes of an earlier frame, so all of it must be.
@@ -189,11 +203,12 @@ impl Drop for Frame {
     fn drop(&mut self) {
         let Some(buffer) = self.buffer.take() else { return };
         if Rc::strong_count(&buffer) == 1 {
-            let mut shelves = self.pool.0.borrow_mut();
-            let shelf =
-                if buffer.bytes.len() == SMALL_BYTES { &mut shelves.small } else { &mut shelves.large };
+            let Shelves { limits, small, large, .. } = &mut *self.pool.0.borrow_mut();
+            let (shelf, limit) =
+                if buffer.bytes.len() == SMALL_BYTES { (small, limits.small) } else { (large, limits.large) };
             // There is room: `make` saw to it.
             shelf.free.push(buffer);
+            shelf.shrink_to(limit);
         }
     }
 }
@@ -226,6 +241,19 @@ mod tests {
         assert!(pool.blank(FRAME_BYTES_MAX).is_some());
         assert!(pool.blank(FRAME_BYTES_MAX + 64).is_none());
         assert_eq!(pool.exhausted(), 2);
+    }
+
+    #[test]
+    fn the_pool_shrinks_as_buffers_come_back() {
+        let pool = pool();
+        let (one, other) = (pool.blank(60), pool.blank(60));
+        drop(pool.blank(FRAME_BYTES_MAX));
+        drop(one);
+        pool.set_limits(PoolLimits { small: 0, large: 0 });
+        assert_eq!((pool.in_use(), pool.bytes()), (1, SMALL_BYTES));
+        drop(other);
+        assert_eq!((pool.in_use(), pool.bytes()), (0, 0));
+        assert!(pool.blank(60).is_none());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A physical disk, shared by the volumes on it: whose command is in which slot, and until when it must be answered.
+//! A disk, here or on another machine, shared by the volumes on it: whose command is in which slot, and until when it must be answered.
 //!
 //! ```text
 //!   free ── begin ──> at the device ── next_finished ──> free; or, if it holds what was read, done ── finish ──> free
@@ -27,10 +27,6 @@ use core::ops::Range;
 use core::task::Waker;
 use slab::Slab;
 use trouble::written;
-
-/// In how much time a disk must answer a command. Most answer in milliseconds, and one that repairs a sector in seconds;
-/// Linux gives a SCSI disk 30 s.
-pub const TIME_LIMIT_NS: u64 = 20_000_000_000;
 
 /// What a disk did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,7 +84,7 @@ enum Holder {
     User(ClientKey),
 }
 
-/// A physical disk.
+/// A disk.
 pub struct Disk {
     name: String,
     drive: Box<dyn Drive>,
@@ -98,7 +94,7 @@ pub struct Disk {
     clients: Slab<Client>,
     /// Abandoned commands that may still write.
     abandoned_writes: usize,
-    /// It has answered nothing for [`TIME_LIMIT_NS`].
+    /// It has answered nothing for [`DriveFacts::time_limit_ns`].
     is_silent: bool,
     /// When it last answered.
     last_answer_ns: u64,
@@ -169,6 +165,9 @@ impl Disk {
             // As long as this is called, none is needed.
             self.drive.want_interrupts(false);
         }
+        if !self.is_broken {
+            self.drive.tend(now_ns);
+        }
         let mut done = false;
         while !self.is_broken {
             match self.drive.next_finished() {
@@ -218,9 +217,20 @@ impl Disk {
     /// When [`Self::poll`] must be called even if no interrupt comes; none if nothing is under way.
     #[must_use]
     pub fn deadline_ns(&self) -> Option<u64> {
-        let is_idle = self.free.len() == self.slots.len();
-        let of_commands = if is_idle { u64::MAX } else { self.next_deadline_ns };
-        Some(of_commands.min(self.wake_deadline_ns)).filter(|deadline| *deadline != u64::MAX)
+        let of_commands = if self.is_idle() { u64::MAX } else { self.next_deadline_ns };
+        let of_drive = if self.is_broken { None } else { self.drive.deadline_ns() };
+        let earliest = of_commands.min(self.wake_deadline_ns).min(of_drive.unwrap_or(u64::MAX));
+        Some(earliest).filter(|deadline| *deadline != u64::MAX)
+    }
+
+    /// Whether nothing is at the device, and nobody has still to take what was read.
+    pub(super) fn is_idle(&self) -> bool {
+        self.free.len() == self.slots.len()
+    }
+
+    /// Whether all commands fail for good.
+    pub(super) fn is_broken(&self) -> bool {
+        self.is_broken
     }
 
     /// The time of the last [`Self::poll`].
@@ -316,7 +326,7 @@ impl Disk {
         user.held += 1;
         user.asked.set(0);
         user.last_command = self.counters.commands + 1;
-        let deadline_ns = self.now_ns.saturating_add(TIME_LIMIT_NS);
+        let deadline_ns = self.now_ns.saturating_add(self.facts.time_limit_ns);
         self.next_deadline_ns = self.next_deadline_ns.min(deadline_ns);
         self.must_kick = true;
         self.counters.commands += 1;

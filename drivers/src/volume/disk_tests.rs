@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::block::{Begun, Operation};
+use crate::drive::TIME_LIMIT_NS;
 use crate::fake::drive::FakeDisk;
 use std::boxed::Box;
 use std::string::ToString;

@@ -3,12 +3,15 @@
 //! The rule is one of sectors: two volumes that share a sector, as a disk and a partition of it do, are not open at the
 //! same time if one of them is open for writing. An open volume is a value ([`OpenVolume`]); dropping it closes it.
 //! `ram:SIZE` makes a volume for each opening, so two guests that name it have two disks; its RAM goes back when it is
-//! closed. A partition table is read at each opening: whoever had the whole disk before may have changed it.
+//! closed. An export of an NBD server is one disk for all who open it here; what others do with it is for the server to
+//! say. A partition table is read at each opening: whoever had the whole disk before may have changed it.
 
 use super::disk::Disk;
 use super::disk_reader::DiskReader;
 use super::disk_volume::DiskVolume;
 use super::gpt::{self, TableError};
+use super::nbd::NbdError;
+use super::nbd::disks::{Connect, ExportUser, NetworkDisks};
 use super::ram::{self, Storage};
 use super::spec::{Part, VolumeSpec};
 use crate::block::{Begun, Done, Geometry, Operation, SECTOR_BYTES, Tag, Volume, VolumeError};
@@ -53,8 +56,14 @@ pub enum OpenError {
     /// No such partition, or no table.
     #[error("{0}")]
     Table(#[from] TableError),
+    /// No way to a server.
+    #[error("there is no network for it, or no room for another connection")]
+    NoNetwork,
+    /// No such server, or none that serves us.
+    #[error("{0}")]
+    Network(#[from] NbdError),
     /// No RAM for it.
-    #[error("no RAM for a volume of {0} bytes")]
+    #[error("no RAM for {0} bytes of it")]
     NoRam(u64),
 }
 
@@ -68,6 +77,7 @@ pub struct Registry {
     initrd: Option<SharedStorage>,
     /// None for those that cannot be used.
     disks: Vec<Option<Rc<RefCell<Disk>>>>,
+    network_disks: NetworkDisks,
     allocate: Box<AllocateRam>,
     openings: Rc<RefCell<Slab<Opening>>>,
 }
@@ -77,6 +87,8 @@ pub struct Registry {
 enum Whole {
     Initrd,
     Disk(u32),
+    /// As [`ExportUser::key`] says.
+    Export(usize),
 }
 
 /// Sectors that are open.
@@ -100,12 +112,13 @@ impl Drop for Opened {
 
 impl Registry {
     /// Volumes made of the `initrd`, if there is one, of physical `disks`, of which those that cannot be used keep their
-    /// places, and of RAM that `allocate` gives.
+    /// places, of what is on other machines, to which `connect` leads, and of RAM that `allocate` gives.
     #[must_use]
     pub fn new(
         initrd: Option<Box<dyn Storage>>,
         disks: Vec<Option<Rc<RefCell<Disk>>>>,
         allocate: Box<AllocateRam>,
+        connect: Box<Connect>,
     ) -> Self {
         if let Some(storage) = &initrd {
             let bytes = storage.bytes().len() as u64;
@@ -115,7 +128,14 @@ impl Registry {
             }
         }
         let initrd = initrd.map(|storage| Rc::new(RefCell::new(storage)));
-        Self { initrd, disks, allocate, openings: Rc::default() }
+        let network_disks = NetworkDisks::new(connect);
+        Self { initrd, disks, network_disks, allocate, openings: Rc::default() }
+    }
+
+    /// The disks on other machines, which the loop has to drive.
+    #[must_use]
+    pub fn network_disks(&self) -> NetworkDisks {
+        self.network_disks.clone()
     }
 
     /// Opens a volume. May have to wait for a disk.
@@ -127,12 +147,12 @@ impl Registry {
             VolumeSpec::Initrd => {
                 let storage = self.initrd.clone().ok_or(OpenError::NoInitrd)?;
                 let opened = self.occupy(Whole::Initrd, 0..u64::MAX, access)?;
-                Ok(OpenVolume { backing: Backing::Ram(storage), access, _opened: Some(opened) })
+                Ok(OpenVolume { backing: Backing::Ram(storage), access, _opened: Some(opened), _user: None })
             }
             VolumeSpec::Ram { bytes } => {
                 let storage = (self.allocate)(*bytes).ok_or(OpenError::NoRam(*bytes))?;
                 let backing = Backing::Ram(Rc::new(RefCell::new(storage)));
-                Ok(OpenVolume { backing, access, _opened: None })
+                Ok(OpenVolume { backing, access, _opened: None, _user: None })
             }
             VolumeSpec::Disk { disk: number, part } => {
                 let disk = self.disks.get(*number as usize);
@@ -154,7 +174,19 @@ impl Registry {
                 };
                 let opened = self.occupy(Whole::Disk(*number), sectors.clone(), access)?;
                 let volume = DiskVolume::open(disk, sectors, access == Access::ReadOnly);
-                Ok(OpenVolume { backing: Backing::Disk(volume), access, _opened: Some(opened) })
+                Ok(OpenVolume { backing: Backing::Disk(volume), access, _opened: Some(opened), _user: None })
+            }
+            VolumeSpec::Nbd { server, export } => {
+                let (user, disk) = self.network_disks.open(*server, export, &*self.allocate).await?;
+                let facts = disk.borrow().facts();
+                if facts.read_only && access == Access::ReadWrite {
+                    return Err(OpenError::ReadOnlyDisk);
+                }
+                let sectors = 0..facts.sectors;
+                let opened = self.occupy(Whole::Export(user.key()), sectors.clone(), access)?;
+                let volume = DiskVolume::open(&disk, sectors, access == Access::ReadOnly);
+                let backing = Backing::Disk(volume);
+                Ok(OpenVolume { backing, access, _opened: Some(opened), _user: Some(user) })
             }
         }
     }
@@ -182,6 +214,7 @@ pub struct OpenVolume {
     backing: Backing,
     access: Access,
     _opened: Option<Opened>,
+    _user: Option<ExportUser>,
 }
 
 enum Backing {
@@ -257,7 +290,7 @@ mod tests {
         let allocate = |bytes: u64| -> Option<Box<dyn Storage>> {
             (bytes <= 4096).then(|| Box::new(vec![0_u8; bytes.try_into().unwrap()]) as Box<dyn Storage>)
         };
-        Registry::new(Some(Box::new(vec![7_u8; 1300])), Vec::new(), Box::new(allocate))
+        Registry::new(Some(Box::new(vec![7_u8; 1300])), Vec::new(), Box::new(allocate), Box::new(|_| None))
     }
 
     impl Registry {
@@ -330,8 +363,14 @@ mod tests {
     }
 
     #[test]
+    fn without_a_network_there_are_no_exports() {
+        let spec = VolumeSpec::parse("nbd:10.0.0.1/").unwrap();
+        assert_eq!(registry().open_now(&spec, Access::ReadOnly).unwrap_err(), OpenError::NoNetwork);
+    }
+
+    #[test]
     fn a_missing_initrd_is_refused() {
-        let registry = Registry::new(None, Vec::new(), Box::new(|_| None));
+        let registry = Registry::new(None, Vec::new(), Box::new(|_| None), Box::new(|_| None));
         assert_eq!(
             registry.open_now(&VolumeSpec::Initrd, Access::ReadOnly).unwrap_err(),
             OpenError::NoInitrd

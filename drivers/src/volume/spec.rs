@@ -1,17 +1,21 @@
 //! The grammar of a disk's `target=`, as in `disk = [ 'target=ram:64M, …' ]`.
 //!
 //! ```text
-//! target = "initrd" | "ram:" size | disk [ ":part=" number | ":label=" name ]
+//! target = "initrd" | "ram:" size | disk [ ":part=" number | ":label=" name ] | "nbd:" host [ ":" port ] "/" export
 //! size   = digits [ "K" | "M" | "G" ]
 //! disk   = "blk" ( "0" | number )      physical disks, in the order of the device tree
 //! number = decimal from 1 on, without leading zeros
 //! name   = all that follows: 1 to 36 UTF-16 units, no control characters
+//! host   = an IPv4 address; port = decimal from 1 to 65535, without leading zeros, 10809 if there is none
+//! export = all that follows: up to 255 bytes, no control characters; nothing for the server's default export
 //! ```
 //! Pure: whether the volume exists, and may be opened, is for [`super::registry`] to say; what partitions a disk has, for
 //! [`super::gpt`].
 
+use super::nbd::wire::{DEFAULT_PORT, EXPORT_NAME_MAX};
 use crate::block::SECTOR_BYTES;
 use alloc::string::{String, ToString};
+use core::net::{Ipv4Addr, SocketAddrV4};
 
 /// UTF-16 units that a GPT partition name can have (UEFI 2.10, 5.3.3: 72 bytes).
 pub const LABEL_UNITS: usize = 36;
@@ -33,6 +37,13 @@ pub enum VolumeSpec {
         /// How much of it.
         part: Part,
     },
+    /// A disk on another machine.
+    Nbd {
+        /// The NBD server there.
+        server: SocketAddrV4,
+        /// Which of its exports; empty for its default one.
+        export: String,
+    },
 }
 
 /// How much of a physical disk a volume is.
@@ -50,7 +61,10 @@ pub enum Part {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
     /// None of the forms.
-    #[error("target= is none of `initrd`, `ram:SIZE`, `blkN`, `blkN:part=NUMBER` and `blkN:label=NAME`")]
+    #[error(
+        "target= is none of `initrd`, `ram:SIZE`, `blkN`, `blkN:part=NUMBER`, `blkN:label=NAME` and \
+         `nbd:HOST:PORT/EXPORT`"
+    )]
     Form,
     /// The size of `ram:SIZE`.
     #[error("the size in `ram:SIZE` is not a number with an optional K, M or G")]
@@ -70,6 +84,14 @@ pub enum SpecError {
     /// The name of `blkN:label=NAME`.
     #[error("the name in `blkN:label=NAME` is not 1 to 36 UTF-16 units without control characters")]
     Label,
+    /// What follows `nbd:`, up to the slash.
+    #[error(
+        "the server in `nbd:HOST:PORT/EXPORT` is not a plain IPv4 address, with or without a port, before a slash"
+    )]
+    Server,
+    /// What follows the slash.
+    #[error("the export in `nbd:HOST:PORT/EXPORT` has more than 255 bytes, or control characters")]
+    Export,
 }
 
 impl VolumeSpec {
@@ -90,6 +112,14 @@ impl VolumeSpec {
                     return Err(SpecError::Sectors);
                 }
                 Ok(Self::Ram { bytes })
+            }
+            ("nbd", Some(rest)) => {
+                let (server, export) = rest.split_once('/').ok_or(SpecError::Server)?;
+                let server = parse_server(server).ok_or(SpecError::Server)?;
+                if export.len() > EXPORT_NAME_MAX || export.contains(char::is_control) {
+                    return Err(SpecError::Export);
+                }
+                Ok(Self::Nbd { server, export: export.to_string() })
             }
             _ => {
                 let number = volume.strip_prefix("blk").ok_or(SpecError::Form)?;
@@ -128,8 +158,20 @@ impl core::fmt::Display for VolumeSpec {
             Self::Disk { disk, part: Part::Whole } => write!(out, "blk{disk}"),
             Self::Disk { disk, part: Part::Number(number) } => write!(out, "blk{disk}:part={number}"),
             Self::Disk { disk, part: Part::Label(name) } => write!(out, "blk{disk}:label={name}"),
+            Self::Nbd { server, export } => write!(out, "nbd:{server}/{export}"),
         }
     }
+}
+
+/// The address of one machine, with an optional port.
+fn parse_server(text: &str) -> Option<SocketAddrV4> {
+    let (host, port) = match text.split_once(':') {
+        Some((host, port)) => (host, u16::try_from(parse_plain(port)?).ok()?),
+        None => (text, DEFAULT_PORT),
+    };
+    let host: Ipv4Addr = host.parse().ok()?;
+    let is_one = !(host.is_unspecified() || host.is_multicast() || host.is_broadcast());
+    (is_one && port != 0).then(|| SocketAddrV4::new(host, port))
 }
 
 /// A decimal number as one would write it: digits alone, no leading zero.
@@ -235,6 +277,40 @@ mod tests {
         assert_eq!(VolumeSpec::parse("blk0:Label=x"), Err(SpecError::Part));
     }
 
+    fn export(host: [u8; 4], port: u16, export: &str) -> Result<VolumeSpec, SpecError> {
+        Ok(VolumeSpec::Nbd { server: SocketAddrV4::new(host.into(), port), export: export.to_string() })
+    }
+
+    #[test]
+    fn exports_are_named_by_server_and_name() {
+        assert_eq!(VolumeSpec::parse("nbd:10.0.2.2:10810/root"), export([10, 0, 2, 2], 10810, "root"));
+        assert_eq!(VolumeSpec::parse("nbd:10.0.2.2/a/b c:é"), export([10, 0, 2, 2], 10809, "a/b c:é"));
+        assert_eq!(VolumeSpec::parse("nbd:127.0.0.1/"), export([127, 0, 0, 1], 10809, ""));
+        assert!(VolumeSpec::parse(&format!("nbd:10.0.0.1/{}", "x".repeat(255))).is_ok());
+    }
+
+    #[test]
+    fn servers_are_plain_addresses() {
+        for wrong in
+            ["", "/x", "10.0.0.1", "10.0.0.1:1", "host/x", "10.0.0/x", "010.0.0.1/x", "[::1]/x", "0.0.0.0/x"]
+        {
+            assert_eq!(VolumeSpec::parse(&format!("nbd:{wrong}")), Err(SpecError::Server), "{wrong}");
+        }
+        for port in ["", "0", "01", "+1", "65536", "x", "1:2"] {
+            let target = format!("nbd:10.0.0.1:{port}/x");
+            assert_eq!(VolumeSpec::parse(&target), Err(SpecError::Server), "{port}");
+        }
+        assert_eq!(VolumeSpec::parse("nbd:255.255.255.255/x"), Err(SpecError::Server));
+        assert_eq!(VolumeSpec::parse("nbd:224.0.0.1/x"), Err(SpecError::Server));
+        assert_eq!(VolumeSpec::parse("nbd"), Err(SpecError::Form));
+    }
+
+    #[test]
+    fn names_of_exports_are_short_text() {
+        assert_eq!(VolumeSpec::parse("nbd:10.0.0.1/a\nb"), Err(SpecError::Export));
+        assert_eq!(VolumeSpec::parse(&format!("nbd:10.0.0.1/{}", "x".repeat(256))), Err(SpecError::Export));
+    }
+
     #[test]
     fn what_is_shown_is_what_is_parsed() {
         let shown = |target: &str| VolumeSpec::parse(target).map(|spec| spec.to_string());
@@ -243,6 +319,8 @@ mod tests {
         assert_eq!(shown("blk1").as_deref(), Ok("blk1"));
         assert_eq!(shown("blk1:part=7").as_deref(), Ok("blk1:part=7"));
         assert_eq!(shown("blk0:label=a=b:c").as_deref(), Ok("blk0:label=a=b:c"));
+        assert_eq!(shown("nbd:10.0.2.2/x").as_deref(), Ok("nbd:10.0.2.2:10809/x"));
+        assert_eq!(shown("nbd:10.0.2.2:1/").as_deref(), Ok("nbd:10.0.2.2:1/"));
     }
 
     #[test]

@@ -54,7 +54,7 @@ impl DiskBed {
     pub fn over(fake: FakeDisk) -> Self {
         fake.state().is_prompt = false;
         let disk = Rc::new(RefCell::new(Disk::new("blk0".into(), Box::new(fake.drive()))));
-        let registry = Registry::new(None, vec![Some(disk.clone())], Box::new(|_| None));
+        let registry = Registry::new(None, vec![Some(disk.clone())], Box::new(|_| None), Box::new(|_| None));
         Self { fake, disk, registry, now_ns: Cell::default() }
     }
 

@@ -4,12 +4,14 @@
 //! |---|---|
 //! | [`disk`] | disks |
 //! | [`uplink`] | the NIC that leads to the network outside |
+//! | [`network`] | our endpoint, and disks on other machines |
 //! | [`transport`] | virtio transports that were passed through to us |
 //!
 //! At each turn the loop polls the devices, lets the guests work, and kicks the devices, once for all that the guests
 //! have begun. Interrupts only end a sleep: what there is to do is found by polling.
 
 pub mod disk;
+pub mod network;
 pub mod transport;
 pub mod uplink;
 
@@ -101,11 +103,15 @@ impl Devices {
 
     /// Makes all interrupt us, and sets the alarm, before a sleep. Returns whether there is something to do instead.
     ///
-    /// As long as a device has something to do the alarm is never far: interrupts have been seen to get lost (QEMU's
+    /// As long as a device with an interrupt has something to do the alarm is never far: interrupts have been seen to get lost (QEMU's
     /// GICv2 with two processors).
     pub fn settle(&self) -> bool {
-        let deadline_ns = self.devices.iter().filter_map(|(_, device)| device.deadline_ns()).min();
-        set_alarm_ns(deadline_ns.map(|deadline_ns| deadline_ns.min(now_ns().saturating_add(LOOK_AGAIN_NS))));
+        let look_again_ns = now_ns().saturating_add(LOOK_AGAIN_NS);
+        let deadlines = self.devices.iter().filter_map(|(interrupt, device)| {
+            let deadline_ns = device.deadline_ns()?;
+            Some(if interrupt.is_some() { deadline_ns.min(look_again_ns) } else { deadline_ns })
+        });
+        set_alarm_ns(deadlines.min());
         self.devices.iter().fold(false, |done, (_, device)| device.settle() | done)
     }
 }

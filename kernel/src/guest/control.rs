@@ -101,6 +101,8 @@ pub struct Control {
 pub struct Network {
     /// The bridge that they are ports of.
     pub bridge: SharedBridge,
+    /// What derived addresses depend on.
+    pub seed: String,
     /// What the command line says of them.
     pub options: NetworkOptions,
 }
@@ -184,7 +186,7 @@ impl Control {
     ///
     /// # Errors
     /// [`StoreError`] when the connection itself is broken, or when it cannot say that this domain is ready.
-    pub async fn run(mut self, complaints: Vec<String>) -> Result<ShutdownReason, StoreError> {
+    pub async fn run(self, complaints: Vec<String>) -> Result<ShutdownReason, StoreError> {
         self.store.reset_watches().await?;
         self.store.watch("backend", "backend").await?;
         self.store.watch(SHUTDOWN, "shutdown").await?;
@@ -195,7 +197,6 @@ impl Control {
         if !complaints.is_empty() {
             self.store.write("data/error", &complaints.join("; ")).await?;
         }
-        self.choose_seed().await?;
         self.store.write("data/ready", "1").await?;
         log::info!("ready");
         loop {

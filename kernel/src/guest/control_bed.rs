@@ -60,10 +60,12 @@ impl Plane {
             (bytes <= 64 << 10).then(|| Box::new(vec![0_u8; bytes as usize]) as Box<dyn Storage>)
         };
         let initrd = vec![7_u8; INITRD_SECTORS as usize * 512];
-        let volumes = Registry::new(Some(Box::new(initrd)), Vec::new(), Box::new(allocate));
+        let volumes =
+            Registry::new(Some(Box::new(initrd)), Vec::new(), Box::new(allocate), Box::new(|_| None));
         let frames = Rc::new(RefCell::new(FrameAllocator::default()));
         let own_memory = OwnMemory { frames, heap_free: || HEAP_FREE.get(), special_pages: 0 };
-        let network = Network { bridge: Bridge::new(0), options: NetworkOptions::default() };
+        let network =
+            Network { bridge: Bridge::new(0), seed: String::new(), options: NetworkOptions::default() };
         let control = Control::new(client.clone(), bed.table.clone(), volumes, network, own_memory);
         Self {
             bed,

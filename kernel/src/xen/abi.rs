@@ -10,6 +10,8 @@ pub mod number {
     pub const MEMORY_OP: u64 = 12;
     /// `multicall`.
     pub const MULTICALL: u64 = 13;
+    /// `xen_version`.
+    pub const XEN_VERSION: u64 = 17;
     /// `console_io`.
     pub const CONSOLE_IO: u64 = 18;
     /// `grant_table_op`.
@@ -22,6 +24,12 @@ pub mod number {
     pub const HVM_OP: u64 = 34;
     /// `dm_op`.
     pub const DM_OP: u64 = 41;
+}
+
+/// Commands of `xen_version` (`version.h`).
+pub mod version {
+    /// XENVER_guest_handle
+    pub const GUEST_HANDLE: u64 = 8;
 }
 
 /// The calling domain, wherever a hypercall takes a domain id and says so (`xen.h`).

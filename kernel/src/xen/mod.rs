@@ -7,6 +7,7 @@
 //! | `memory`, `event`, `dm`, `hvm`, `sched` | hypercall families |
 //! | `grant` | our pages granted, and granted pages mapped |
 //! | `ioreq` | a server for one guest's trapped accesses |
+//! | `version` | our UUID |
 //! | `console_ring`, `store` | console and xenstore |
 
 pub mod abi;
@@ -22,6 +23,7 @@ pub mod ioreq;
 pub mod memory;
 pub mod sched;
 pub mod store;
+pub mod version;
 
 /// A domain's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -4,17 +4,18 @@
 //! machine goes to a log. What the script leaves in `$OUT`, and the consoles of its guests, come back on a disk.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use super::disk;
+use super::machine::{Machine, lines_of};
 use super::physical_disk::{Content, PhysicalDisk};
+use super::physical_nic::PhysicalNic;
 use super::qemu::{self, Console};
+use crate::host::{Host, Service};
 use crate::setup::Parts;
 use crate::setup::xen::Flavour;
 
@@ -24,6 +25,8 @@ const BOOT_LIMIT: Duration = Duration::from_secs(180);
 const END_LIMIT: Duration = Duration::from_secs(60);
 /// Starts the lines that Dom0's side writes, not the script.
 const MARK: &str = "\u{1}bed ";
+/// Starts the lines by which a script asks the host for something.
+const REQUEST: &str = "\u{1}host ";
 
 /// The machine to boot.
 #[derive(Clone, Debug)]
@@ -44,10 +47,14 @@ pub struct Lab {
     pub processors: u32,
     /// Time is counted in instructions: two runs of the same script agree.
     pub deterministic: bool,
-    /// The first eight virtio transports are not Dom0's, to be passed through: always so with physical disks.
+    /// The first eight virtio transports are not Dom0's, to be passed through: always so with physical disks or NICs.
     pub passthrough: bool,
     /// The physical disks.
     pub disks: Vec<PhysicalDisk>,
+    /// The physical NICs, on the transports behind the disks'.
+    pub nics: Vec<PhysicalNic>,
+    /// What the host has running for the machine.
+    pub services: Vec<Service>,
     /// More of QEMU's block nodes, as `-blockdev` takes them: see `physical_disk.rs`. `{folder}` is the run's folder.
     pub block_nodes: Vec<String>,
     /// Names of files in the run's folder that are there, and empty, when QEMU starts: for block nodes that keep a log.
@@ -120,6 +127,8 @@ impl Default for Lab {
             deterministic: false,
             passthrough: false,
             disks: Vec::new(),
+            nics: Vec::new(),
+            services: Vec::new(),
             block_nodes: Vec::new(),
             empty_files: Vec::new(),
             xen_arguments: Vec::new(),
@@ -158,7 +167,7 @@ impl Lab {
 
     /// Whether the first eight transports are kept from Dom0.
     pub fn has_passthrough(&self) -> bool {
-        self.passthrough || !self.disks.is_empty()
+        self.passthrough || !self.disks.is_empty() || !self.nics.is_empty()
     }
 
     /// Boots, runs `job`, and gives each line of its output to `line` as it comes.
@@ -185,10 +194,12 @@ impl Lab {
         mut line: impl FnMut(&Path, &str) -> Option<Duration>,
     ) -> Result<Outcome> {
         let (folder, lock) = self.folder()?;
-        let disks = self.make_disks(parts, workspace, &folder, job)?;
+        let mut host = self.start_host(parts, workspace, &folder)?;
+        let disks = self.make_disks(parts, workspace, &folder, job, &host)?;
         let disk_images = self.make_physical_disks(&folder, parts)?;
         let start = Instant::now();
-        let mut machine = Machine(qemu::start(self, parts, &folder, &disks, &disk_images, Console::Log)?);
+        let mut machine =
+            Machine(qemu::start(self, parts, &folder, &disks, &disk_images, &host, Console::Log)?);
         let output = lines_of(machine.0.stdout.take().context("QEMU has no output")?);
         let mut outcome = Outcome {
             ending: Ending::NoBoot,
@@ -205,6 +216,9 @@ impl Lab {
         loop {
             let end = cut.map_or(deadline, |cut| deadline.min(cut));
             match output.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(text) if text.starts_with(REQUEST) => {
+                    machine.say(&host.answer(&text[REQUEST.len()..]));
+                }
                 Ok(text) => match text.strip_prefix(MARK) {
                     Some("start") => {
                         outcome.boot_time = start.elapsed();
@@ -264,13 +278,18 @@ impl Lab {
     /// Boots to a shell of Dom0 on the terminal.
     pub fn shell(&self, parts: &Parts, workspace: &Path, job: &Job) -> Result<()> {
         let (folder, _lock) = self.folder()?;
-        let disks = self.make_disks(parts, workspace, &folder, job)?;
+        let host = self.start_host(parts, workspace, &folder)?;
+        let disks = self.make_disks(parts, workspace, &folder, job, &host)?;
         let disk_images = self.make_physical_disks(&folder, parts)?;
         println!("Dom0 comes up in about 10 s. Leave by `exit`, or Ctrl-A x to stop the machine.");
         let mut machine =
-            Machine(qemu::start(self, parts, &folder, &disks, &disk_images, Console::Terminal)?);
+            Machine(qemu::start(self, parts, &folder, &disks, &disk_images, &host, Console::Terminal)?);
         let status = machine.0.wait().context("cannot wait for QEMU")?;
         if status.success() { Ok(()) } else { qemu_must_be_content(&folder) }
+    }
+
+    fn start_host(&self, parts: &Parts, workspace: &Path, folder: &Path) -> Result<Host> {
+        Host::start(&self.services, !self.nics.is_empty(), &parts.promtool, workspace, folder)
     }
 
     /// This run's own folder, locked: two runs of one name at a time get different ones.
@@ -310,6 +329,7 @@ impl Lab {
         workspace: &Path,
         folder: &Path,
         job: &Job,
+        host: &Host,
     ) -> Result<Vec<(&'static str, PathBuf)>> {
         let results = folder.join("results.img");
         disk::for_results(&results)?;
@@ -335,8 +355,9 @@ impl Lab {
         }
         let passthrough = self.has_passthrough().then(|| ("PASSTHROUGH".to_owned(), "yes".to_owned()));
         let variables = passthrough
-            .iter()
-            .chain(&job.environment)
+            .into_iter()
+            .chain(host.environment())
+            .chain(job.environment.iter().cloned())
             .map(|(name, value)| format!("export {name}='{}'\n", value.replace('\'', r"'\''")));
         fs::write(staging.join("job.env"), variables.collect::<String>())?;
         let image = folder.join("job.img");
@@ -359,40 +380,4 @@ fn qemu_must_be_content(folder: &Path) -> Result<()> {
         bail!("QEMU says:\n{}", complaints.join("\n"));
     }
     Ok(())
-}
-
-/// A running QEMU; ended when dropped.
-struct Machine(Child);
-
-impl Machine {
-    fn say(&mut self, text: &str) {
-        if let Some(input) = &mut self.0.stdin {
-            // When it cannot be written, the machine is gone: the reader of its output finds out.
-            let _ = input.write_all(text.as_bytes()).and_then(|()| input.flush());
-        }
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// The lines of `output`, as they come; the channel closes when the machine ends.
-fn lines_of(output: ChildStdout) -> Receiver<String> {
-    let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || {
-        let mut reader = BufReader::new(output);
-        let mut bytes = Vec::new();
-        while reader.read_until(b'\n', &mut bytes).is_ok_and(|length| length > 0) {
-            let text = String::from_utf8_lossy(&bytes).trim_end_matches(['\n', '\r']).to_owned();
-            if sender.send(text).is_err() {
-                return;
-            }
-            bytes.clear();
-        }
-    });
-    receiver
 }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use super::device_tree::{self, Boot, Module};
 use super::lab::Lab;
 use super::physical_disk::PhysicalDisk;
+use crate::host::Host;
 use crate::setup::Parts;
 use crate::tool;
 
@@ -29,13 +30,14 @@ pub enum Console {
     Terminal,
 }
 
-/// Starts the machine of `lab` with Dom0's `disks` (name and image) and the images of the physical disks, its files and logs in `folder`.
+/// Starts the machine of `lab` beside `host`, with Dom0's `disks` (name and image) and the images of the physical disks, its files and logs in `folder`.
 pub fn start(
     lab: &Lab,
     parts: &Parts,
     folder: &Path,
     disks: &[(&str, PathBuf)],
     disk_images: &[PathBuf],
+    host: &Host,
     console: Console,
 ) -> Result<Child> {
     let tree = folder.join("boot.dtb");
@@ -74,6 +76,12 @@ pub fn start(
     }
     command.args(own_nodes.iter().flat_map(|node| ["-blockdev", node]));
     command.args(lab.disks.iter().flat_map(PhysicalDisk::device));
+    let first_free = lab.disks.iter().map(|disk| disk.transport + 1).max().unwrap_or(0);
+    for (number, (transport, nic)) in (first_free..).zip(&lab.nics).enumerate() {
+        // One port of the host leads to one NIC.
+        let endpoint_port = host.endpoint_port().filter(|_| number == 0);
+        command.args(nic.arguments(number, transport, endpoint_port));
+    }
     match console {
         Console::Log => {
             command.arg("-chardev").arg(format!("file,id=console,path={}", log.display()));

@@ -1,6 +1,7 @@
 //! What the benchmarks have in common: their run in the lab, the records that come back, and the tables made of them.
 
 pub mod mapping;
+pub mod net;
 mod plot;
 mod records;
 mod table;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
 use crate::bed::{Content, Lab, PhysicalDisk};
-use crate::bench::{Measured, Records, Table, deterministic, mapping, measure, number};
+use crate::bench::{Measured, Records, Table, deterministic, mapping, measure, net, number};
 
 /// Which, and where.
 #[derive(Args)]
@@ -28,6 +28,8 @@ enum Which {
     Ioreq,
     /// Requests to a disk, of the driver domain and of Linux' own backend
     Disk,
+    /// Packets between guests, over the driver domain's bridge and over Linux' own
+    Net,
     /// The start of the driver domain and of a guest's disk; the least memory for one in RAM
     Start,
     /// The least memory for one guest and for four, on partitions of a physical disk
@@ -77,6 +79,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     }
     if wanted(Which::Disk) {
         disk(options)?;
+    }
+    if wanted(Which::Net) {
+        nics(options)?;
     }
     if wanted(Which::Start) {
         start(options)?;
@@ -237,6 +242,19 @@ fn disk_cells(measured: &Measured, guest: &str, name: &str, backend: &str) -> Re
         Ok::<f64, anyhow::Error>(measured.records.used_ns(guest, name, domain)? / requests / 1000.0)
     };
     Ok([record.number("median_ns")? / 1000.0, used_us(guest)?, used_us(backend)?])
+}
+
+fn nics(options: &Options) -> Result<()> {
+    let measured = options.measure("net", &[])?;
+    measured.publish(
+        &net::text(&measured.records)?,
+        &format!(
+            "{GUEST}\n\
+             ours     virtio= of both guests, in one bridge; the driver domain with 16 MiB and no uplink: what is beyond it is not measured\n\
+             netback  vif= of both guests, Linux' xen-netback and bridge in Dom0\n\
+             content  compared in a first round that is not timed, of TCP and ping in parts always"
+        ),
+    )
 }
 
 fn start(options: &Options) -> Result<()> {

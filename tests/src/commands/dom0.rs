@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use crate::bed::{Content, Ending, Job, Lab, PhysicalDisk};
+use crate::bed::{Content, Ending, Job, Lab, PhysicalDisk, PhysicalNic};
+use crate::host::Service;
 use crate::setup::xen::Flavour;
 use crate::{image, setup};
 
@@ -72,6 +73,12 @@ pub struct Machine {
     /// A physical disk for the driver domain: its image and options of QEMU's device; the first is blk0. Repeat it for more disks
     #[arg(long = "disk", value_name = "FILE[,OPTION=VALUE]...")]
     disks: Vec<String>,
+    /// A physical NIC for the driver domain, behind the disks, in QEMU's user network; with options of QEMU's device
+    #[arg(long = "nic", value_name = "OPTION=VALUE,...", num_args = 0..=1, default_missing_value = "")]
+    nics: Vec<String>,
+    /// A server on the host while the script runs, at 10.0.2.2 for guests: http, iperf3, qemu-nbd 64M, nbd-server 64M
+    #[arg(long = "service")]
+    services: Vec<Service>,
     /// A block node of QEMU, such as a filter: one named diskN stands before disk N, whose file then is the node imageN
     #[arg(long = "block-node", value_name = "OPTIONS OF -blockdev")]
     block_nodes: Vec<String>,
@@ -100,6 +107,8 @@ impl Machine {
             deterministic: self.icount,
             passthrough: self.passthrough,
             disks: disks.collect(),
+            nics: self.nics.iter().map(|options| PhysicalNic { options: options.clone() }).collect(),
+            services: self.services.clone(),
             block_nodes: self.block_nodes.clone(),
             empty_files: Vec::new(),
             xen_arguments: self.xen_arguments.clone(),

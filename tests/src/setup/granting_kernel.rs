@@ -27,7 +27,7 @@ const LEFT_OUT: &[&str] = &[
     "*/drivers/gpu/*.[ch]",
     "*/drivers/infiniband/*.[ch]",
     "*/drivers/media/*.[ch]",
-    "*/drivers/net/*.[ch]",
+    "*/drivers/net/*/*.[ch]",
     "*/drivers/scsi/*.[ch]",
     "*/drivers/staging/*.[ch]",
     "*/sound/*.[ch]",

@@ -28,20 +28,28 @@ const PROGRAMS: &[&str] = &[
 
 /// Loaded at the start.
 const MODULES: &[&str] = &["virtio_mmio", "virtio_blk", "ext4", "crc32c-generic"];
+/// Loaded at the start by a guest that has a NIC.
+const NET_MODULES: &[&str] = &["virtio_net", "8021q"];
 /// For jobs that ask for them: Xen's own frontends, to compare with.
-const MORE_MODULES: &[&str] = &["xen-blkfront"];
+const MORE_MODULES: &[&str] = &["xen-blkfront", "xen-netfront"];
 
-/// A folder with `guest-FLAVOUR.kernel` and `guest-FLAVOUR.root` for each flavour.
+/// What goes on top of a root for jobs that measure networks: too large for the roots of all.
+const NET_LAYER: &[&str] = &["usr/bin/iperf3", "usr/sbin/ethtool"];
+
+/// A folder with `guest-FLAVOUR.kernel` and `guest-FLAVOUR.root` for each flavour, and `layer-net.root`, which goes behind any of the roots.
 pub fn build(cache: &Cache, workspace: &Path, packages: &Path, granting_kernel: &Path) -> Result<PathBuf> {
     let files = workspace.join("tests/guest");
     let read = |name: &str| {
         fs::read(files.join(name)).with_context(|| format!("cannot read {}", files.join(name).display()))
     };
     let (init, pattern) = (read("init")?, read("pattern.c")?);
+    let (net, udhcpc) = (read("net.sh")?, read("udhcpc.sh")?);
     let inputs = [
         include_bytes!("guest_root.rs").as_slice(),
         &init,
         &pattern,
+        &net,
+        &udhcpc,
         packages.as_os_str().as_encoded_bytes(),
         granting_kernel.as_os_str().as_encoded_bytes(),
     ];
@@ -54,6 +62,8 @@ pub fn build(cache: &Cache, workspace: &Path, packages: &Path, granting_kernel: 
             // e2fsck and mke2fs look for it.
             tree.link("etc/mtab", "/proc/mounts");
             tree.file("init", init.clone(), 0o755);
+            tree.file("net.sh", net.clone(), 0o644);
+            tree.file("etc/udhcpc/default.script", udhcpc.clone(), 0o755);
             tree.write(&work.join(format!("guest-{name}.root")))?;
             fs::copy(image, work.join(format!("guest-{name}.kernel")))
                 .context("cannot copy a guest's kernel")?;
@@ -63,10 +73,16 @@ pub fn build(cache: &Cache, workspace: &Path, packages: &Path, granting_kernel: 
             let kernel = Kernel::find(packages, ending)?;
             let mut tree = RootTree::new(packages);
             kernel.add_modules(&mut tree, "modules", MODULES)?;
+            kernel.add_modules(&mut tree, "modules/net", NET_MODULES)?;
             kernel.add_modules(&mut tree, "modules/more", MORE_MODULES)?;
             write(name, tree, &kernel.image)?;
         }
         // All that it needs is built in.
-        write(GRANTS, RootTree::new(packages), granting_kernel)
+        write(GRANTS, RootTree::new(packages), granting_kernel)?;
+        let mut layer = RootTree::new(packages);
+        NET_LAYER.iter().try_for_each(|program| layer.program(program))?;
+        // iperf3's threads want it when they end.
+        layer.library("libgcc_s.so.1")?;
+        layer.write(&work.join("layer-net.root"))
     })
 }

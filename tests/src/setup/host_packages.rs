@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use crate::{progress, tool};
 
 /// A program that is needed, and the Debian package that brings it.
-const PROGRAMS: [(&str, &str); 21] = [
+const PROGRAMS: [(&str, &str); 26] = [
     ("qemu-system-aarch64", "qemu-system-arm"),
     ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
     ("gcc", "gcc"),
@@ -29,6 +29,11 @@ const PROGRAMS: [(&str, &str); 21] = [
     ("apt-get", "apt"),
     ("perl", "perl"),
     ("ld.bfd", "binutils"),
+    ("qemu-nbd", "qemu-utils"),
+    ("nbd-server", "nbd-server"),
+    ("iperf3", "iperf3"),
+    ("curl", "curl"),
+    ("timeout", "coreutils"),
 ];
 
 /// Headers for the small static arm64 programs that Dom0 runs.

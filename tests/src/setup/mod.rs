@@ -14,6 +14,7 @@ mod kernel_build;
 mod kernel_modules;
 mod packages;
 mod policy;
+mod promtool;
 mod root_tree;
 mod rust_target;
 pub mod xen;
@@ -42,6 +43,8 @@ pub struct Parts {
     pub bed_disk: PathBuf,
     /// A physical disk with a Debian that boots and the data image.
     pub debian_disk: PathBuf,
+    /// The host's own `promtool`.
+    pub promtool: PathBuf,
 }
 
 impl Parts {
@@ -75,6 +78,7 @@ pub fn everything(workspace: &Path) -> Result<Parts> {
     let data_image = data_image::build(&cache, &packages)?;
     let bed_disk = bed_disk::build(&cache, &guests, &data_image)?;
     let debian_disk = debian_disk::build(&cache, workspace, &data_image)?;
+    let promtool = promtool::unpacked(&cache)?;
     Ok(Parts {
         xen_debug,
         xen_release,
@@ -83,5 +87,6 @@ pub fn everything(workspace: &Path) -> Result<Parts> {
         dom0_root: dom0.join("root.cpio"),
         bed_disk,
         debian_disk,
+        promtool,
     })
 }

@@ -54,6 +54,13 @@ const PACKAGES: &[&str] = &[
     "libss2",
     "perl-base",
     "util-linux",
+    // Networks.
+    "ethtool",
+    "iperf3",
+    "libiperf0",
+    "libmnl0",
+    "libsctp1",
+    "libssl3t64",
 ];
 
 /// The folder with all of them unpacked.

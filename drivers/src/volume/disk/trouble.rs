@@ -1,6 +1,6 @@
 //! What a disk does when a user goes away, or the device does not do its work.
 
-use super::{ClientKey, Disk, Holder, TIME_LIMIT_NS, Taken};
+use super::{ClientKey, Disk, Holder, Taken};
 use crate::block::{Operation, SECTOR_BYTES};
 use crate::drive::DriveError;
 use core::ops::Range;
@@ -22,8 +22,9 @@ impl Disk {
     }
 
     /// Fails the commands whose time is over; their slots stay with the device. When it has answered nothing at all for
-    /// [`TIME_LIMIT_NS`], it is silent.
+    /// [`DriveFacts::time_limit_ns`](crate::drive::DriveFacts), it is silent.
     pub(super) fn give_up_late(&mut self, now_ns: u64) -> bool {
+        let limit_ns = self.facts.time_limit_ns;
         let (mut late, mut is_silent) = (0, false);
         self.next_deadline_ns = u64::MAX;
         for slot in 0..self.facts.slots {
@@ -31,11 +32,11 @@ impl Disk {
             if matches!(holder, Holder::User(_)) {
                 continue;
             }
-            let silent_ns = begun_ns.max(self.last_answer_ns).saturating_add(TIME_LIMIT_NS);
+            let silent_ns = begun_ns.max(self.last_answer_ns).saturating_add(limit_ns);
             is_silent |= silent_ns <= now_ns;
             let mut deadline_ns = silent_ns;
             if let Holder::Device(owner) = holder {
-                deadline_ns = begun_ns.saturating_add(TIME_LIMIT_NS);
+                deadline_ns = begun_ns.saturating_add(limit_ns);
                 if deadline_ns <= now_ns {
                     late += 1;
                     self.abandon(slot);
@@ -82,6 +83,7 @@ impl Disk {
         taken.holder = Holder::Abandoned { of: Some(owner) };
         let may_write = written(taken.operation).is_some();
         self.abandoned_writes += usize::from(may_write);
+        self.drive.forget(slot);
     }
 
     /// Whether an abandoned command may still write to one of `sectors`.

@@ -45,7 +45,7 @@ impl Control {
         };
         self.check_room(guest, place.sharing)?;
         let options = &self.network.options;
-        let address = nic.address(options.seed.as_deref().unwrap_or_default(), &options.given)?;
+        let address = nic.address(&self.network.seed, &options.given)?;
         let settings = PortSettings {
             name: place.name.clone(),
             kind: PortKind::Guest,
@@ -68,18 +68,6 @@ impl Control {
             Some(number) => self.get(Backend { kind: Kind::VirtioDisk, guest, number }, "params").await,
             None => Ok(None),
         }
-    }
-
-    /// Takes what derived addresses depend on from our domain's UUID, where the command line does not say.
-    pub(super) async fn choose_seed(&mut self) -> Result<(), StoreError> {
-        if self.network.options.seed.is_none() {
-            // "/vm/" and the UUID.
-            self.network.options.seed = match self.store.read("vm").await {
-                Err(StoreError::NotFound) => None,
-                other => Some(other?),
-            };
-        }
-        Ok(())
     }
 }
 

@@ -1,0 +1,239 @@
+//! A port as whoever is at its other side holds it.
+
+use super::SharedBridge;
+use super::flood::FloodLimit;
+use super::inbox::{Borrowed, Inbox};
+use crate::net::MacAddress;
+use crate::net::filter::Filter;
+use crate::net::frame::{Blank, Frame, FramePool};
+use crate::net::headers::Addresses;
+use alloc::string::String;
+
+/// What is at the other side of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortKind {
+    /// A guest.
+    Guest,
+    /// A physical NIC, with a network behind it.
+    Uplink,
+    /// This domain itself.
+    Endpoint,
+}
+
+/// What a port is.
+#[derive(Clone, Debug)]
+pub struct PortSettings {
+    /// Its name in the log and in counters, such as `dom3/net0`.
+    pub name: String,
+    /// What is at its other side.
+    pub kind: PortKind,
+    /// Its own address, which no other port may have. None for the uplink.
+    pub address: Option<MacAddress>,
+    /// Only frames from its own address are taken from it, and, as nobody else can be there, frames for stations that nobody
+    /// knows are not flooded to it. Means nothing without an address.
+    pub is_pinned: bool,
+    /// It exchanges frames only with ports that are not isolated.
+    pub is_isolated: bool,
+}
+
+impl PortSettings {
+    /// Whether there is nobody behind it but the station that has its address.
+    fn is_single(&self) -> bool {
+        self.address.is_some() && (self.is_pinned || self.kind == PortKind::Endpoint)
+    }
+}
+
+/// Why there is no port.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PortError {
+    /// Another port has the address.
+    #[error("the address {0} is already that of {1}")]
+    Duplicate(MacAddress, String),
+    /// A group's address, or zero.
+    #[error("no station can have the address {0}")]
+    NotAStation(MacAddress),
+    /// There are as many ports as there may be.
+    #[error("the bridge has no port left: it has {0}")]
+    Full(usize),
+    /// The heap has not so much left.
+    #[error("no memory for a port")]
+    NoMemory,
+}
+
+/// What went over a port. "In" is from the port into the bridge, "out" from the bridge to the port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortCounters {
+    /// Frames in.
+    pub frames_in: u64,
+    /// Bytes in.
+    pub bytes_in: u64,
+    /// Frames put into its inbox.
+    pub frames_out: u64,
+    /// Bytes put into its inbox.
+    pub bytes_out: u64,
+    /// Copies that were made of frames in, to flood them.
+    pub copies_flooded: u64,
+    /// Frames out, lost because the inbox was full.
+    pub dropped_full: u64,
+    /// Frames out that its filter does not want, or that came while it was closed.
+    pub dropped_filtered: u64,
+    /// Frames in, lost for lack of a buffer.
+    pub dropped_no_buffer: u64,
+    /// Frames in for one station, lost because both ports are isolated.
+    pub dropped_isolated: u64,
+    /// Frames in for the bridge itself, such as those of the spanning tree: it has no use for them (IEEE 802.1D, 7.12.6).
+    pub dropped_reserved: u64,
+    /// Frames in, refused for what they are: too short or too long, from an address that is not the port's or nobody's.
+    pub refused: u64,
+    /// Frames in that were not flooded because there were too many.
+    pub flood_limited: u64,
+}
+
+/// What the bridge knows of a port.
+pub(super) struct State {
+    pub settings: PortSettings,
+    pub counters: PortCounters,
+    pub flood: FloodLimit,
+    pub must_announce: bool,
+    filter: Filter,
+    is_open: bool,
+    inbox: Inbox,
+}
+
+impl State {
+    /// A closed port.
+    pub fn new(settings: PortSettings, inbox: Inbox) -> Self {
+        Self {
+            settings,
+            counters: PortCounters::default(),
+            flood: FloodLimit::default(),
+            must_announce: false,
+            filter: Filter::default(),
+            is_open: false,
+            inbox,
+        }
+    }
+
+    /// Whether a frame for a station that nobody knows may be for somebody behind this port.
+    pub fn may_have_strangers(&self) -> bool {
+        !self.settings.is_single()
+    }
+
+    /// Puts the frame into the inbox, if it is wanted and there is a place for it. Whether it is wanted.
+    pub fn offer(&mut self, frame: &Frame, addresses: &Addresses, borrowed: &mut Borrowed) -> bool {
+        let Addresses { destination, vlan, .. } = *addresses;
+        if !self.is_open || !self.filter.accepts(self.settings.address, destination, vlan) {
+            self.counters.dropped_filtered += 1;
+            return false;
+        }
+        if self.inbox.push(frame.clone(), borrowed) {
+            self.counters.frames_out += 1;
+            self.counters.bytes_out += u64::try_from(frame.bytes().len()).unwrap_or(0);
+        } else {
+            self.counters.dropped_full += 1;
+        }
+        true
+    }
+
+    /// Drops what waits.
+    pub fn clear(&mut self, borrowed: &mut Borrowed) {
+        self.inbox.clear(borrowed);
+    }
+}
+
+/// One port of a bridge, held by what is at its other side; dropping it removes the port.
+pub struct Port {
+    pub(super) bridge: SharedBridge,
+    pub(super) pool: FramePool,
+    pub(super) key: usize,
+}
+
+impl Port {
+    /// A buffer for a frame of `bytes` bytes that is to be sent; none when it would be too long, or all are in use, which is counted.
+    #[must_use]
+    pub fn blank(&self, bytes: usize) -> Option<Blank> {
+        let blank = self.pool.blank(bytes);
+        if blank.is_none() {
+            self.with(|port, _| port.counters.dropped_no_buffer += 1);
+        }
+        blank
+    }
+
+    /// Sends a frame from this port to where it belongs; never back.
+    pub fn send(&self, frame: &Frame, now_ns: u64) {
+        self.bridge.borrow_mut().send(self.key, frame, now_ns);
+    }
+
+    /// Takes the next frame for this port. Whoever holds more than one at a time takes buffers that others count on.
+    #[must_use]
+    pub fn receive(&self) -> Option<Frame> {
+        self.with(|port, borrowed| port.inbox.pop(borrowed)).flatten()
+    }
+
+    /// Puts a frame back that [`Self::receive`] has given, as the next. It is lost, and counted, if others took its place.
+    pub fn put_back(&self, frame: Frame) {
+        self.with(|port, borrowed| {
+            if !port.is_open || !port.inbox.put_back(frame, borrowed) {
+                port.counters.dropped_full += 1;
+            }
+        });
+    }
+
+    /// How many frames wait for this port.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.with(|port, _| port.inbox.frames()).unwrap_or(0)
+    }
+
+    /// Bytes of the frames that wait for this port, uncut.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> usize {
+        self.with(|port, _| port.inbox.bytes()).unwrap_or(0)
+    }
+
+    /// Lets frames come with `filter`, or, with none, closes the port: what waits is dropped.
+    pub fn set_filter(&self, filter: Option<Filter>) {
+        self.with(|port, borrowed| {
+            port.is_open = filter.is_some();
+            if !port.is_open {
+                port.clear(borrowed);
+            }
+            port.filter = filter.unwrap_or_default();
+        });
+    }
+
+    /// Whether the guest behind this port is asked to announce itself; asked once.
+    #[must_use]
+    pub fn take_announcement(&self) -> bool {
+        self.with(|port, _| core::mem::take(&mut port.must_announce)).unwrap_or(false)
+    }
+
+    /// What went over it.
+    #[must_use]
+    pub fn counters(&self) -> PortCounters {
+        self.with(|port, _| port.counters).unwrap_or_default()
+    }
+
+    /// Its own address.
+    #[must_use]
+    pub fn address(&self) -> Option<MacAddress> {
+        self.with(|port, _| port.settings.address).flatten()
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.with(|port, _| port.settings.name.clone()).unwrap_or_default()
+    }
+
+    fn with<R>(&self, use_it: impl FnOnce(&mut State, &mut Borrowed) -> R) -> Option<R> {
+        let bridge = &mut *self.bridge.borrow_mut();
+        bridge.ports.get_mut(self.key).map(|port| use_it(port, &mut bridge.borrowed))
+    }
+}
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        self.bridge.borrow_mut().remove(self.key);
+    }
+}

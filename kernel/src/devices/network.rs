@@ -1,0 +1,50 @@
+//! What the loop drives beside devices of the machine: our endpoint, and disks on other machines.
+
+use alloc::rc::Rc;
+use core::cell::RefCell;
+
+use drivers::volume::nbd::disks::NetworkDisks;
+
+use super::Device;
+use crate::endpoint::Endpoint;
+
+/// Our endpoint among the loop's devices.
+pub struct EndpointDevice(pub Rc<RefCell<Endpoint>>);
+
+impl Device for EndpointDevice {
+    fn interrupt(&self) {}
+
+    fn poll(&self, now_ns: u64) -> bool {
+        self.0.borrow_mut().poll(now_ns)
+    }
+
+    fn kick(&self) {}
+
+    fn settle(&self) -> bool {
+        self.0.borrow().has_work()
+    }
+
+    fn deadline_ns(&self) -> Option<u64> {
+        self.0.borrow().deadline_ns()
+    }
+}
+
+impl Device for NetworkDisks {
+    fn interrupt(&self) {}
+
+    fn poll(&self, now_ns: u64) -> bool {
+        Self::poll(self, now_ns)
+    }
+
+    fn kick(&self) {
+        Self::kick(self);
+    }
+
+    fn settle(&self) -> bool {
+        Self::settle(self)
+    }
+
+    fn deadline_ns(&self) -> Option<u64> {
+        Self::deadline_ns(self)
+    }
+}

@@ -1,0 +1,87 @@
+//! The table of the benchmark of NICs: each case by both backends, and who of those that took part used how much of it.
+
+use anyhow::Result;
+
+use super::{Records, Table, number};
+
+/// The two guests of a pair and the backend between them, as the script names them.
+struct Pair {
+    measurer: &'static str,
+    peer: &'static str,
+    backend: &'static str,
+}
+
+const OURS: Pair = Pair { measurer: "ours", peer: "ours-peer", backend: "driver-domain" };
+const NETBACK: Pair = Pair { measurer: "netback", peer: "netback-peer", backend: "0" };
+/// A guest with Dom0 itself at the other end of the bridge.
+const WITH_DOM0: &str = "netback-dom0";
+
+/// What a case is called in the tables and by `netbench.c`.
+const CASES: [(&str, &str); 6] = [
+    ("ping of 64 bytes, round trip", "ping-64"),
+    ("TCP, one byte, round trip", "tcp-1"),
+    ("UDP of 64 bytes, a packet", "udp-64"),
+    ("UDP of 1400 bytes, a packet", "udp-1400"),
+    ("TCP, 64 KiB to the other", "tcp-to"),
+    ("TCP, 64 KiB from the other", "tcp-from"),
+];
+
+/// The tables of a run.
+pub fn text(records: &Records) -> Result<String> {
+    let mut table = Table::new(&[
+        "one case, virtual µs",
+        "ours",
+        "guest",
+        "other",
+        "driver",
+        "netback",
+        "guest",
+        "other",
+        "Dom0",
+        "ours/netback",
+    ]);
+    let mut with_dom0 = Table::new(&["one case, virtual µs", "netback", "guest", "Dom0"]);
+    let mut losses = String::new();
+    for (title, name) in CASES {
+        let ours = OURS.cells(records, name)?;
+        let theirs = NETBACK.cells(records, name)?;
+        let cells = ours.iter().chain(&theirs).map(|&value| number(value, 1));
+        table.row(title, cells.chain([number(ours[0] / theirs[0], 2)]));
+        let dom0 = cells_of(records, WITH_DOM0, name, &[WITH_DOM0, "0"])?;
+        with_dom0.row(title, dom0.iter().map(|&value| number(value, 1)));
+        for guest in [OURS.measurer, NETBACK.measurer, WITH_DOM0] {
+            let record = records.one(Some(guest), name)?;
+            if record.text("lost") != "0" {
+                losses += &format!(
+                    "({title}, {guest}: {} lost, {} delivered, the cost of all is told per delivered one)\n",
+                    record.text("lost"),
+                    record.text("requests"),
+                );
+            }
+        }
+    }
+    Ok(format!(
+        "Guest to guest\n\n{}\nGuest to Dom0, which has an address of its own on Linux' bridge\n\n{}\
+         (each domain with what Xen does for it; UDP one way, from the guest to the other)\n{losses}",
+        table.text(),
+        with_dom0.text(),
+    ))
+}
+
+impl Pair {
+    /// The µs of one request: all, the measuring guest's, the other's, the backend's.
+    fn cells(&self, records: &Records, name: &str) -> Result<Vec<f64>> {
+        cells_of(records, self.measurer, name, &[self.measurer, self.peer, self.backend])
+    }
+}
+
+/// The µs of one request that `guest` measured: all, and each domain's.
+fn cells_of(records: &Records, guest: &str, name: &str, domains: &[&str]) -> Result<Vec<f64>> {
+    let record = records.one(Some(guest), name)?;
+    let requests = record.number("requests")?;
+    let mut cells = vec![record.number("median_ns")? / 1000.0];
+    for domain in domains {
+        cells.push(records.used_ns(guest, name, domain)? / requests / 1000.0);
+    }
+    Ok(cells)
+}
