@@ -7,7 +7,9 @@
 pub mod drive;
 pub mod nic;
 
-use crate::guest::{Access, GuestMemory, GuestRegion, InterruptLine, MemoryError, PinnedMemory};
+use crate::guest::{
+    Access, GuestAddress, GuestMemory, GuestRegion, InterruptLine, MemoryError, PinnedMemory,
+};
 use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
@@ -33,6 +35,7 @@ struct Inner {
     most_pins: Cell<usize>,
     most_pins_at_publication: Cell<usize>,
     prefetched: Cell<usize>,
+    copies_together: Cell<bool>,
     other_cpu: RefCell<Option<Rc<OtherCpu>>>,
 }
 
@@ -59,6 +62,7 @@ impl FakeGuestMemory {
             most_pins: Cell::default(),
             most_pins_at_publication: Cell::default(),
             prefetched: Cell::default(),
+            copies_together: Cell::default(),
             other_cpu: RefCell::default(),
         }))
     }
@@ -71,6 +75,11 @@ impl FakeGuestMemory {
     /// From now on slots are short: what has more bytes than this cannot be pinned.
     pub fn set_largest_pin(&self, bytes: u32) {
         self.0.largest_pin.set(bytes);
+    }
+
+    /// From now on several places are copied together, as granted memory is.
+    pub fn copy_together(&self) {
+        self.0.copies_together.set(true);
     }
 
     /// How many pins live.
@@ -176,6 +185,18 @@ impl GuestMemory for FakeGuestMemory {
         self.0.most_pins.set(self.0.most_pins.get().max(self.0.pins.get()));
         let regions = SmallVec::from_slice(regions);
         Ok(FakePinned { memory: self.clone(), regions, length, writable_from: readable_bytes })
+    }
+
+    fn read_together<'a>(&self, mut reads: impl Iterator<Item = (GuestAddress, &'a mut [u8])>) -> bool {
+        self.0.copies_together.get() && reads.all(|(address, out)| self.read(address, out).is_ok())
+    }
+
+    fn write_together<'a>(&self, mut writes: impl Iterator<Item = (GuestAddress, &'a [u8])>) -> bool {
+        let write = |(address, data): (GuestAddress, &[u8])| {
+            let length = u32::try_from(data.len()).map_err(|_| MemoryError::OutOfRange)?;
+            self.pin(&[GuestRegion { address, length }])?.write(0, data)
+        };
+        self.0.copies_together.get() && writes.all(|part| write(part).is_ok())
     }
 
     fn prefetch(&self, regions: &[GuestRegion]) {

@@ -106,6 +106,13 @@ pub trait GuestMemory {
         false
     }
 
+    /// Copies bytes to several guest addresses, with nothing pinned, where that costs less than to pin them. Returns whether all
+    /// were copied: if not, some may have been, and all are for the caller to write.
+    fn write_together<'a>(&self, writes: impl Iterator<Item = (GuestAddress, &'a [u8])>) -> bool {
+        let _ = writes;
+        false
+    }
+
     /// Says that `regions` will be pinned or read soon, so that all pages still missing are mapped by one hypercall.
     /// A hint: failure shows when they are pinned.
     fn prefetch(&self, regions: &[GuestRegion]);

@@ -125,7 +125,9 @@ fn vlans_are_filtered_when_negotiated() {
     guest.kick(0);
     assert!(receives_for(&mut guest, GUEST));
     assert!(!receives(&mut guest, &tagged(5)));
-    for vlan in [0_u16, 5, 63, 64, 4095] {
+    // A tag of VLAN 0 is a priority and no VLAN.
+    assert!(receives(&mut guest, &tagged(0)));
+    for vlan in [5_u16, 63, 64, 4095] {
         assert_eq!(guest.command(&[&[2, 0], &vlan.to_le_bytes()]), OK);
         assert!(receives(&mut guest, &tagged(vlan)), "{vlan}");
         assert!(!receives(&mut guest, &tagged(vlan ^ 1)));

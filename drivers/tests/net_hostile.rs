@@ -176,8 +176,12 @@ proptest! {
         indirect in table(0),
         heads in prop::collection::vec(prop::collection::vec(head(), 0..40), 3),
         contents in prop::collection::vec(content(), 16),
+        is_granting in any::<bool>(),
     ) {
         let mut guest = guest_with(features, &[receive, transmit, control], &indirect, &contents);
+        if is_granting {
+            guest.memory.copy_together();
+        }
         for (queue, heads) in (0..).zip(&heads) {
             heads.iter().for_each(|head| guest.publish(queue, *head));
         }

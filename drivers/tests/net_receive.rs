@@ -315,11 +315,11 @@ fn frames_for_a_guest_without_the_queue_are_no_work() {
 #[test]
 fn one_call_delivers_a_bounded_number() {
     let mut guest = NetGuest::running();
-    (0..100).for_each(|_| guest.deliver(&sent(60), Offload::default()));
+    (0..70).for_each(|_| guest.deliver(&sent(60), Offload::default()));
     guest.post_buffers(200, 2048);
     guest.write(QUEUE_NOTIFY, 0);
     assert_eq!(guest.device.process(), Progress { requests: 64, more: true, ..Progress::default() });
-    assert_eq!(guest.device.process(), Progress { requests: 36, more: false, ..Progress::default() });
+    assert_eq!(guest.device.process(), Progress { requests: 6, more: false, ..Progress::default() });
     // The guest has not asked for another.
     assert_eq!(guest.line.edges(), 1);
 }
@@ -327,20 +327,24 @@ fn one_call_delivers_a_bounded_number() {
 #[test]
 fn one_call_delivers_a_bounded_number_of_bytes() {
     let mut guest = NetGuest::running();
-    let large = tcp_frame(GUEST, STATION, 65_000);
-    (0..5).for_each(|_| guest.deliver(&large, uncut(1448)));
+    let large = tcp_frame(GUEST, STATION, 65_495);
+    (0..4).for_each(|_| guest.deliver(&large, uncut(1448)));
     guest.post_buffers(255, 2048);
     guest.write(QUEUE_NOTIFY, 0);
-    // 32 buffers each; 192 KiB, and the frame that reaches them.
-    assert_eq!(guest.device.process(), Progress { requests: 4 * 32, more: true, ..Progress::default() });
-    assert_eq!(guest.device.process(), Progress { requests: 32, more: false, ..Progress::default() });
+    // 192 KiB are three of the largest, in 33 buffers each.
+    assert_eq!(guest.device.process(), Progress { requests: 3 * 33, more: true, ..Progress::default() });
+    assert_eq!(guest.device.process(), Progress { requests: 33, more: false, ..Progress::default() });
     let received: Vec<_> = core::iter::from_fn(|| guest.received()).map(|(_, frame)| frame).collect();
-    assert_eq!(received, vec![large; 5]);
+    assert_eq!(received, vec![large; 4]);
 }
 
 #[test]
 fn a_buffer_in_a_hole_comes_back_empty() {
-    let mut guest = NetGuest::running();
+    receive_in_hole(NetGuest::running());
+    receive_in_hole(NetGuest::granting(without(Features::empty())));
+}
+
+fn receive_in_hole(mut guest: NetGuest) {
     guest.memory.punch_hole(DATA + 0x1000);
     guest.post_buffers(4, 100);
     guest.kick(0);
@@ -438,8 +442,10 @@ proptest! {
     fn frames_are_received_in_buffers_of_any_shape(
         lengths in prop::collection::vec(14..1515_usize, 1..20),
         shapes in prop::collection::vec((12..3000_usize, prop::collection::vec(any::<usize>(), 0..6), any::<bool>()), 80),
+        is_granting in any::<bool>(),
     ) {
-        let mut guest = NetGuest::running();
+        let all = without(Features::empty());
+        let mut guest = if is_granting { NetGuest::granting(all) } else { NetGuest::running() };
         let mut chains = Vec::new();
         let mut room = 0;
         for ((length, cuts, indirect), place) in shapes.iter().zip(0..) {

@@ -142,7 +142,11 @@ fn writable_buffers_stay_as_they_are() {
 
 #[test]
 fn a_frame_in_a_hole_is_dropped() {
-    let mut guest = NetGuest::running();
+    drop_from_hole(NetGuest::running());
+    drop_from_hole(NetGuest::granting(without(Features::empty())));
+}
+
+fn drop_from_hole(mut guest: NetGuest) {
     guest.memory.punch_hole(DATA + 0x10_0000);
     guest.memory.poke(DATA, &[&PLAIN[..], &sent(60)].concat()).unwrap();
     guest.post(1, &[(DATA, 20, false), (DATA + 0x10_0000, 100, false)]);
@@ -156,7 +160,11 @@ fn a_frame_in_a_hole_is_dropped() {
 /// The guest's other CPU overwrites whatever was copied: what was copied counts, and nothing is copied twice.
 #[test]
 fn every_byte_is_fetched_once() {
-    let mut guest = NetGuest::running();
+    fetch_once(NetGuest::running());
+    fetch_once(NetGuest::granting(without(Features::empty())));
+}
+
+fn fetch_once(mut guest: NetGuest) {
     let fetched = Rc::new(Cell::new(0));
     let count = fetched.clone();
     guest.memory.set_other_cpu(move |memory, address, length| {
@@ -222,8 +230,10 @@ proptest! {
     #[test]
     fn frames_in_buffers_of_any_shape_are_sent(
         frames in prop::collection::vec((14..1500_usize, prop::collection::vec(any::<usize>(), 0..9), any::<bool>()), 1..20),
+        is_granting in any::<bool>(),
     ) {
-        let mut guest = NetGuest::running();
+        let all = without(Features::empty());
+        let mut guest = if is_granting { NetGuest::granting(all) } else { NetGuest::running() };
         for (length, cuts, indirect) in &frames {
             let bytes = [&PLAIN[..], &sent(*length)].concat();
             if *indirect {

@@ -112,6 +112,14 @@ impl NetGuest {
         guest
     }
 
+    /// Likewise, of whose memory several places are copied together, as granted memory is.
+    pub fn granting(features: Features) -> Self {
+        let mut guest = Self::cold();
+        guest.memory.copy_together();
+        guest.start(features, [256, 256, 64]);
+        guest
+    }
+
     pub fn read(&self, offset: u32) -> u32 {
         self.device.read(offset, Width::Four).try_into().unwrap()
     }

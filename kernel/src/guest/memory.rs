@@ -70,6 +70,13 @@ impl GuestMemory for SharedMemory {
         }
     }
 
+    fn write_together<'a>(&self, writes: impl Iterator<Item = (GuestAddress, &'a [u8])>) -> bool {
+        match self {
+            Self::Foreign(memory) => memory.write_together(writes),
+            Self::Granted(memory) => memory.write_together(writes),
+        }
+    }
+
     fn prefetch(&self, regions: &[GuestRegion]) {
         match self {
             Self::Foreign(memory) => memory.prefetch(regions),

@@ -211,6 +211,19 @@ impl GuestMemory for GrantedMemory {
         named && copies.finish().is_ok()
     }
 
+    fn write_together<'a>(&self, mut writes: impl Iterator<Item = (GuestAddress, &'a [u8])>) -> bool {
+        let mut copies = Copies::new(self.0.domain);
+        let named = writes.all(|(address, data)| {
+            let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
+            let place = place_of(&GuestRegion { address, length });
+            place.is_ok_and(|place| {
+                write(&mut copies, place, data);
+                true
+            })
+        });
+        named && copies.finish().is_ok()
+    }
+
     fn prefetch(&self, _: &[GuestRegion]) {}
 }
 

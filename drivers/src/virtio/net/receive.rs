@@ -8,7 +8,7 @@
 use super::config::{MRG_RXBUF, capabilities};
 use super::header::{HEADER_BYTES, Header};
 use super::{Common, Record};
-use crate::guest::{GuestMemory, GuestRegion, MemoryError, PinnedMemory};
+use crate::guest::{GuestAddress, GuestMemory, GuestRegion, MemoryError, PinnedMemory};
 use crate::net::bridge::Port;
 use crate::net::frame::{Frame, WIRE_BYTES_MAX};
 use crate::net::offload::{Capabilities, HEADER_BYTES_MAX, Piece, pieces};
@@ -249,16 +249,21 @@ impl<M: GuestMemory> Delivery<'_, M> {
         let regions = self.batch.regions.get(first.regions.start..last.regions.end).unwrap_or_default();
         let buffers = if self.is_mergeable { count } else { 1 };
         let header = Header::new(piece.offload, self.receiver, u16::try_from(buffers).unwrap_or(u16::MAX));
-        let [front_at, rest_at, end] =
-            [HEADER_BYTES, HEADER_BYTES + piece.front.len(), HEADER_BYTES + length_of(piece)]
-                .map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX));
+        let parts = [header.as_bytes(), piece.front, piece.rest];
+        if self.memory.write_together(Scattered::new(regions, parts)) {
+            return Ok(());
+        }
+        let bytes = u32::try_from(HEADER_BYTES + length_of(piece)).unwrap_or(u32::MAX);
         self.part.clear();
         self.part.try_reserve(regions.len()).map_err(|_| MemoryError::Exhausted)?;
-        slice(regions, 0, end, self.part);
+        slice(regions, 0, bytes, self.part);
         let pinned = self.memory.pin(self.part)?;
-        pinned.write(0, header.as_bytes())?;
-        pinned.write(front_at, piece.front)?;
-        if piece.rest.is_empty() { Ok(()) } else { pinned.write(rest_at, piece.rest) }
+        let mut at = 0;
+        for part in parts.into_iter().filter(|part| !part.is_empty()) {
+            pinned.write(at, part)?;
+            at += u32::try_from(part.len()).unwrap_or(0);
+        }
+        Ok(())
     }
 
     /// The next `count` chains are done, `bytes` having been written to them, one after the other.
@@ -293,6 +298,43 @@ impl<M: GuestMemory> Delivery<'_, M> {
         let unused = u16::try_from(self.batch.chains.len().saturating_sub(self.used)).unwrap_or(0);
         self.queue.put_back(unused);
         unused
+    }
+}
+
+/// Bytes in several parts, each with its place in a run of guest regions.
+struct Scattered<'a> {
+    regions: core::slice::Iter<'a, GuestRegion>,
+    /// What is left of the region under way.
+    address: u64,
+    left: u32,
+    parts: core::array::IntoIter<&'a [u8], 3>,
+    /// What is left of the part under way.
+    part: &'a [u8],
+}
+
+impl<'a> Scattered<'a> {
+    fn new(regions: &'a [GuestRegion], parts: [&'a [u8]; 3]) -> Self {
+        Self { regions: regions.iter(), address: 0, left: 0, parts: parts.into_iter(), part: &[] }
+    }
+}
+
+impl<'a> Iterator for Scattered<'a> {
+    type Item = (GuestAddress, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.part.is_empty() {
+            self.part = self.parts.next()?;
+        }
+        if self.left == 0 {
+            let region = self.regions.next()?;
+            (self.address, self.left) = (region.address.0, region.length);
+        }
+        let length = self.left.min(u32::try_from(self.part.len()).unwrap_or(u32::MAX));
+        let part = self.part.split_off(..length as usize)?;
+        let address = GuestAddress(self.address);
+        self.address = self.address.saturating_add(length.into());
+        self.left -= length;
+        Some((address, part))
     }
 }
 
