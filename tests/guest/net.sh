@@ -34,9 +34,8 @@ offloads() {
     local kind
     for kind in gro gso tso tx rx; do
         # One that is fixed is no fault.
-        ethtool -K "${2:-eth0}" "$kind" "$1" 2>/dev/null
+        ethtool -K "${2:-eth0}" "$kind" "$1" 2>/dev/null || true
     done
-    return 0
 }
 
 # net_put FILE ADDRESS PORT: uploads FILE by HTTP, and prints what the server says of it: its SHA-256.
