@@ -13,6 +13,7 @@ use crate::net::MacAddress;
 use crate::net::frame::WIRE_BYTES_MAX;
 use crate::nic::{Nic, NicError};
 use crate::virtio::Features;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::{Ordering, fence};
 use virtio_drivers::Hal;
@@ -51,10 +52,11 @@ enum Writer {
 struct Lane<H: Hal> {
     index: u16,
     writer: Writer,
-    queue: VirtQueue<H, SLOTS_MAX>,
+    /// Large, and the stack is small.
+    queue: Box<VirtQueue<H, SLOTS_MAX>>,
     slots: Slots<H>,
     /// The slot of each token of the queue, and how many bytes of its buffer the device was given.
-    under_way: [Option<(u16, usize)>; SLOTS_MAX],
+    under_way: Vec<Option<(u16, usize)>>,
     /// Slots that are ours.
     free: Vec<u16>,
     must_kick: bool,
@@ -73,7 +75,8 @@ impl<H: Hal> Lane<H> {
         })?;
         let slots = Slots::new(slots_max.clamp(1, SLOTS_MAX), BUFFER_BYTES).ok_or(SetUpError::Memory)?;
         let free = (0..slots.len()).filter_map(|slot| u16::try_from(slot).ok()).collect();
-        Ok(Self { index, writer, queue, slots, under_way: [None; SLOTS_MAX], free, must_kick: false })
+        let under_way = alloc::vec![None; SLOTS_MAX];
+        Ok(Self { index, writer, queue: Box::new(queue), slots, under_way, free, must_kick: false })
     }
 
     /// The buffer of a slot that is ours.

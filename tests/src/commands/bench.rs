@@ -252,7 +252,7 @@ fn nics(options: &Options) -> Result<()> {
             "{GUEST}\n\
              ours     virtio= of both guests, in one bridge; the driver domain with 16 MiB and no uplink: what is beyond it is not measured\n\
              netback  vif= of both guests, Linux' xen-netback and bridge in Dom0\n\
-             content  compared in a first round that is not timed, of TCP and ping in parts always"
+             content  compared in a first round that is not timed; of ping and of one byte always"
         ),
     )
 }
