@@ -97,6 +97,19 @@ fn what_is_read_without_a_pin_takes_one_hypercall() {
 }
 
 #[test]
+fn what_is_written_together_takes_one_hypercall() {
+    let bed = granted(8..10);
+    let [first, second, hole] =
+        [(8, 4), (9, 0), (10, 0)].map(|(page, offset)| region(page, offset, 0).address);
+    let parts = [(first, &[1, 2][..]), (second, &[3]), (GuestAddress(second.0 + 1), &[4])];
+    assert!(bed.copying.write_together(parts.into_iter()));
+    assert_eq!((bed.xen.read_guest(GUEST, at(8, 4)), bed.xen.read_guest(GUEST, at(9, 0))), ([1, 2], [3, 4]));
+    assert_eq!((bed.xen.calls(Call::CopyGrant), bed.xen.grant_mappings()), (1, 0));
+    assert!(!bed.copying.write_together([(hole, &[5][..])].into_iter()));
+    assert!(!bed.copying.write_together([(GuestAddress(8 * PAGE), &[5][..])].into_iter()));
+}
+
+#[test]
 fn half_words_and_zeroes_are_written_both_ways() {
     let bed = granted(8..10);
     for memory in [&bed.copying, &bed.mapping] {
