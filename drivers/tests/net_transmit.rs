@@ -251,3 +251,24 @@ proptest! {
         prop_assert_eq!((guest.memory.pins(), guest.frames_in_use()), (RING_PINS, 0));
     }
 }
+
+/// Each takes a large buffer, of which there are fewer than chains in a batch.
+#[test]
+fn many_frames_of_middling_size_are_all_sent() {
+    let mut guest = NetGuest::running();
+    let sent = tcp_frame(STATION, GUEST, 4000);
+    for at in 0..30 {
+        let start = DATA + at * 0x2000;
+        let bytes = [&tcp_header(1448)[..], &sent].concat();
+        guest.memory.poke(start, &bytes).unwrap();
+        guest.post(1, &[(start, u32::try_from(bytes.len()).unwrap(), false)]);
+    }
+    let mut arrived = 0;
+    while arrived < 30 {
+        let _ = guest.device.poll();
+        let came = guest.arrived().len();
+        assert!(came > 0, "{arrived} arrived");
+        arrived += came;
+    }
+    assert_eq!((guest.counters().send_drops, guest.counters().frames_sent), (0, 30));
+}

@@ -28,6 +28,12 @@ const SMALL_BYTES: usize = 1536;
 /// Bytes of a large one.
 const LARGE_BYTES: usize = FRAME_BYTES_MAX.next_multiple_of(64);
 
+/// Whether a frame of so many bytes takes a large buffer.
+#[must_use]
+pub fn is_large(bytes: usize) -> bool {
+    bytes > SMALL_BYTES
+}
+
 /// Buffers of each size that there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolLimits {
@@ -195,7 +201,7 @@ impl Frame {
     /// Whether it takes a large buffer.
     #[must_use]
     pub fn is_large(&self) -> bool {
-        self.bytes().len() > SMALL_BYTES
+        is_large(self.bytes().len())
     }
 }
 

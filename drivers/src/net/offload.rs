@@ -3,7 +3,7 @@
 //! From one guest to another a frame goes as it is, and neither is ever done. A receiver that cannot do it by itself
 //! gets [`pieces`], for which we do it.
 //!
-//! What a sender alleges is held against the frame once, when it is in a buffer of ours ([`Offload::check`]). [`cut`] looks
+//! What a sender alleges is held against the frame once, when it is in a buffer of ours ([`Offload::check`]). `cut` looks
 //! at the frame again where it needs more, rather than to remember it.
 
 mod cut;

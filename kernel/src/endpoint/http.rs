@@ -6,7 +6,7 @@
 //! ```
 //! Who comes when no socket listens is not refused but not heard ([`super::phy`]), and asks again by itself. The head is
 //! judged where it lies, in the socket's buffer; a client's bytes after it are thrown away. A reply is on the heap once, and
-//! no more than [`PAGES_MAX`] of them are.
+//! no more than `PAGES_MAX` of them are.
 
 use alloc::vec::Vec;
 use core::fmt::{self, Write};
@@ -201,6 +201,9 @@ fn answer(socket: &mut Socket<'static>, source: &dyn StatusSource, pages_left: &
     page.or_else(|| reply(Refusal::Unavailable.into(), None))
 }
 
+/// Pages load nothing, and run nothing.
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
+
 /// Writes an answer. None if there is no memory for it.
 fn reply(wish: Wish, page: Option<(Resource, &Status)>) -> Option<Reply> {
     let (line, kind, more) = describe(wish.about);
@@ -216,7 +219,7 @@ fn reply(wish: Wish, page: Option<(Resource, &Status)>) -> Option<Reply> {
             out,
             "HTTP/1.1 {line}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\
              Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
-             Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'\r\n{more}\r\n",
+             Content-Security-Policy: {POLICY}\r\n{more}\r\n",
             body_bytes.0,
         )
     };

@@ -8,7 +8,7 @@ use super::header::{HEADER_BYTES, Header, HeaderError};
 use super::{Common, Record};
 use crate::guest::{GuestAddress, GuestMemory, GuestRegion, MemoryError};
 use crate::net::bridge::Port;
-use crate::net::frame::{Blank, ETHERNET_BYTES, FRAME_BYTES_MAX, Frame, WIRE_BYTES_MAX};
+use crate::net::frame::{Blank, ETHERNET_BYTES, FRAME_BYTES_MAX, Frame, WIRE_BYTES_MAX, is_large};
 use crate::net::offload::{Offload, OffloadError};
 use crate::sys;
 use crate::virtio::batch::Bounds;
@@ -19,6 +19,19 @@ use alloc::vec::Vec;
 
 /// No further frame is taken in a call once those taken have this many bytes.
 const ENOUGH_BYTES: u32 = 192 << 10;
+
+/// Large buffers that a call uses: others need some, too, and receivers have their turn in between.
+const LARGE_BUFFERS: usize = 4;
+
+/// How many of `chains`, from the first on, do with [`LARGE_BUFFERS`].
+fn few_large(chains: &[Chain]) -> usize {
+    let mut large = 0;
+    let fits = |chain: &&Chain| {
+        large += usize::from(is_large((chain.readable_bytes as usize).saturating_sub(HEADER_BYTES)));
+        large <= LARGE_BUFFERS
+    };
+    chains.iter().take_while(fits).count()
+}
 
 /// Why a frame was dropped.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -142,10 +155,18 @@ impl Transmit {
         common.batch.done.clear();
         let mut broken = common.batch.take(queue, memory, bounds).err();
         let has_header = |chain: &&Chain| chain.readable_bytes as usize >= HEADER_BYTES;
-        let whole = common.batch.chains.iter().take_while(has_header).count();
-        if whole < common.batch.chains.len() {
-            common.batch.chains.truncate(whole);
+        let well_formed = common.batch.chains.iter().take_while(has_header).count();
+        if well_formed < common.batch.chains.len() {
+            common.batch.chains.truncate(well_formed);
             broken = Some(QueueError::NoHeader);
+        }
+        let taken = common.batch.chains.len();
+        let whole = few_large(&common.batch.chains);
+        if whole < taken {
+            // What is wrong behind them shows when it is their turn.
+            common.batch.chains.truncate(whole);
+            queue.put_back(u16::try_from(taken - whole).unwrap_or(0));
+            broken = None;
         }
         self.send_all(memory, common);
         queue.complete(&common.batch.done)?;
