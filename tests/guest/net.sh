@@ -54,7 +54,7 @@ net_meet() {
     local address
     touch "/tmp/www/$1"
     for address in "${@:2}"; do
-        until wget -q -T 5 -O /dev/null "http://$address/$1"; do
+        until wget -q -T 5 -O /dev/null "http://$address/$1" 2>/dev/null; do
             sleep 0.2
         done
     done
