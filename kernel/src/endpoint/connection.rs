@@ -130,6 +130,9 @@ impl EndpointConnection {
     pub fn new(endpoint: &Rc<RefCell<Endpoint>>, server: SocketAddrV4) -> Option<Self> {
         let mut this = endpoint.borrow_mut();
         let (receive, send) = (zeroed(RECEIVE_BYTES)?, zeroed(SEND_BYTES)?);
+        if crate::mm::heap_is_low() {
+            return None;
+        }
         let mut socket = Socket::new(SocketBuffer::new(receive), SocketBuffer::new(send));
         socket.set_nagle_enabled(false);
         socket.set_keep_alive(Some(KEEP_ALIVE));
