@@ -84,6 +84,13 @@ impl FramePool {
         shelves.large.shrink_to(limits.large);
     }
 
+    /// Gives the heap back what no frame is in.
+    pub fn release_idle(&self) {
+        let mut shelves = self.0.borrow_mut();
+        shelves.small.shrink_to(0);
+        shelves.large.shrink_to(0);
+    }
+
     /// Lets the pool grow only by buffers after which `may_grow` still says yes: guests make it grow, and others need the
     /// heap, too.
     pub fn set_may_grow(&self, may_grow: fn() -> bool) {
@@ -281,6 +288,18 @@ mod tests {
         drop(other);
         assert_eq!((pool.in_use(), pool.bytes()), (0, 0));
         assert!(pool.blank(60).is_none());
+    }
+
+    #[test]
+    fn idle_buffers_go_back_to_the_heap_when_asked() {
+        let pool = pool();
+        let (one, other) = (pool.blank(60), pool.blank(60));
+        drop(one);
+        pool.release_idle();
+        assert_eq!((pool.in_use(), pool.bytes()), (1, SMALL_BYTES));
+        assert!(pool.blank(60).is_some(), "it may grow again");
+        drop(other);
+        assert_eq!(pool.in_use(), 0);
     }
 
     #[test]
