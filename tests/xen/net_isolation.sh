@@ -77,11 +77,11 @@ JOB
 start_driver_domain \
     'extra = "ip=10.9.0.9/24 pin-macs=02:00:00:00:00:03 isolate=02:00:00:00:00:01,02:00:00:00:00:02"'
 make_guest guest3 cloud job3 "$(guest_nic 02:00:00:00:00:03)" || fail "guest3 could not be created"
-wait_guest_message guest3 "guest: is pinned" || fail "guest3: $(guest_said guest3 "guest: ")"
+wait_guest_message guest3 "guest: is pinned" || fail "guest3: $(grep "guest: does\|guest: reaches" "$CONSOLES/guest-guest3.log")"
 for number in 1 2; do
     make_guest "guest$number" cloud "job$number" "$(guest_nic "02:00:00:00:00:0$number")" || fail "guest$number could not be created"
 done
 for number in 1 2; do
     wait_guest_message "guest$number" "the job ended with status 0" 100 \
-        || fail "guest$number: $(guest_said "guest$number" "guest: ")"
+        || fail "guest$number: $(grep "guest: does\|guest: reaches" "$CONSOLES/guest-guest$number.log")"
 done
