@@ -207,6 +207,38 @@ fn an_address_comes_by_dhcp_is_renewed_and_lost_with_its_lease() {
 }
 
 #[test]
+fn a_gateway_goes_with_its_address() {
+    let bed = Bed::new("10.0.0.5/24,gateway=10.0.0.1");
+    let mut endpoint = bed.endpoint.borrow_mut();
+    let routes = |endpoint: &mut Endpoint| {
+        let mut count = 0;
+        endpoint.interface.routes_mut().update(|routes| count = routes.len());
+        count
+    };
+    assert_eq!(routes(&mut endpoint), 1);
+    endpoint.set_lease(None, "");
+    assert_eq!(routes(&mut endpoint), 0);
+}
+
+#[test]
+fn what_the_stack_does_not_write_is_nobodys() {
+    use smoltcp::phy::{Device, TxToken};
+    let bridge = drivers::net::bridge::Bridge::new(1);
+    let station = bridge_port(&bridge, "station", PortKind::Guest, THEIRS);
+    station.set_filter(Some(Filter::default()));
+    let mut wire = Wire::new(bridge_port(&bridge, "endpoint", PortKind::Endpoint, OURS));
+    send(&station, &ethernet(EthernetAddress(OURS.0), EthernetProtocol::Ipv4, &[0xa5; 200]));
+    drop(wire.receive(Instant::ZERO));
+    let addresses = ethernet(EthernetAddress::BROADCAST, EthernetProtocol::Ipv4, &[]);
+    let written = |bytes: &mut [u8]| {
+        bytes[..14].copy_from_slice(&addresses);
+        bytes[6..12].copy_from_slice(&OURS.0);
+    };
+    wire.transmit(Instant::ZERO).unwrap().consume(200, written);
+    assert_eq!(answers(&station), [vec![0; 186]]);
+}
+
+#[test]
 fn an_address_that_no_station_can_have_is_not_taken_from_dhcp() {
     for (address, router, expected) in [
         (Ipv4Address::new(127, 0, 0, 1), None, None),
