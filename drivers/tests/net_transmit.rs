@@ -272,3 +272,48 @@ fn many_frames_of_middling_size_are_all_sent() {
     }
     assert_eq!((guest.counters().send_drops, guest.counters().frames_sent), (0, 30));
 }
+
+/// Sends a frame, and lets the device look without an end to its work in sight.
+fn send_in_passing(guest: &mut NetGuest) {
+    guest.post_sent(&[&PLAIN[..], &sent(60)].concat(), &[]);
+    let _ = guest.device.poll();
+    assert_eq!(guest.arrived().len(), 1);
+}
+
+#[test]
+fn that_a_frame_is_sent_is_told_at_rest() {
+    let mut guest = NetGuest::running();
+    let before = guest.line.edges();
+    send_in_passing(&mut guest);
+    assert_eq!((guest.line.edges(), guest.take_used(1).len()), (before, 1), "given back, but not told");
+    guest.work();
+    assert_eq!(guest.line.edges(), before + 1);
+    guest.work();
+    assert_eq!(guest.line.edges(), before + 1, "told once");
+}
+
+#[test]
+fn many_frames_that_are_sent_are_told_of_without_a_rest() {
+    let mut guest = NetGuest::running();
+    let before = guest.line.edges();
+    for _ in 0..128 {
+        send_in_passing(&mut guest);
+        guest.take_used(1);
+    }
+    let told = guest.line.edges() - before;
+    // As many as their number makes, and where the host was slow in between, some more.
+    assert!((1..128).contains(&told), "{told}");
+}
+
+#[test]
+fn a_frame_after_which_none_comes_is_told_of_before_long() {
+    let mut guest = NetGuest::running();
+    let before = guest.line.edges();
+    send_in_passing(&mut guest);
+    let start = std::time::Instant::now();
+    while guest.line.edges() == before {
+        assert!(start.elapsed().as_secs() < 5);
+        let _ = guest.device.poll();
+    }
+    assert!(start.elapsed().as_micros() >= 100);
+}

@@ -89,6 +89,7 @@ fn bring_up(device_tree: usize) -> Result<Loop, Box<dyn core::error::Error>> {
     let mac_seed = options.network.seed.clone().unwrap_or_else(|| uuid.clone());
     let secret = secret_of(&uuid);
     let bridge = Bridge::new(secret);
+    bridge.borrow().pool().set_may_grow(|| !mm::heap_is_low());
     let physical = physical_devices(&machine, &frames, &singles);
     let (_, physical) = uplink::bring_up(physical, &bridge, &mut devices);
     let disks = disk::bring_up(physical, &mut devices);

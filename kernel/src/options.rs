@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn each_bad_word_gets_a_sentence_and_changes_nothing() {
         let (options, complaints) = Options::parse(
-            "window=1 log=loud speed=11 physmap=big window=99999999999999G mac=x pin-macs= isolate=a,b",
+            "window=1 log=loud speed=11 physmap=big window=99999999999999G mac=x pin-macs= isolate=a,b ip=1",
         );
         assert_eq!(options, Options::default());
         assert_eq!(complaints.len(), 9);

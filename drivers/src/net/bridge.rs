@@ -128,6 +128,8 @@ impl Bridge {
             port.clear(&mut self.borrowed);
             self.stations.remove(key);
             self.pool.set_limits(pool_limits(self.ports.len()));
+            // What the others need they make again: nothing stays of who has gone.
+            self.pool.release_idle();
         }
     }
 

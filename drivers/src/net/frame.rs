@@ -57,6 +57,7 @@ struct Shelf {
 
 struct Shelves {
     limits: PoolLimits,
+    may_grow: fn() -> bool,
     small: Shelf,
     large: Shelf,
     exhausted: u64,
@@ -70,7 +71,8 @@ impl FramePool {
     /// An empty pool that may grow to `limits`.
     #[must_use]
     pub fn new(limits: PoolLimits) -> Self {
-        let shelves = Shelves { limits, small: Shelf::default(), large: Shelf::default(), exhausted: 0 };
+        let (small, large) = Default::default();
+        let shelves = Shelves { limits, may_grow: || true, small, large, exhausted: 0 };
         Self(Rc::new(RefCell::new(shelves)))
     }
 
@@ -80,6 +82,19 @@ impl FramePool {
         shelves.limits = limits;
         shelves.small.shrink_to(limits.small);
         shelves.large.shrink_to(limits.large);
+    }
+
+    /// Gives the heap back what no frame is in.
+    pub fn release_idle(&self) {
+        let mut shelves = self.0.borrow_mut();
+        shelves.small.shrink_to(0);
+        shelves.large.shrink_to(0);
+    }
+
+    /// Lets the pool grow only by buffers after which `may_grow` still says yes: guests make it grow, and others need the
+    /// heap, too.
+    pub fn set_may_grow(&self, may_grow: fn() -> bool) {
+        self.0.borrow_mut().may_grow = may_grow;
     }
 
     /// A buffer to be filled with a frame of `bytes` bytes; none when it is too large, or all are in use.
@@ -124,7 +139,7 @@ impl Shelves {
         };
         let mut buffer = match shelf.free.pop() {
             Some(buffer) => buffer,
-            None if shelf.made < limit => shelf.make(size)?,
+            None if shelf.made < limit => shelf.make(size, self.may_grow)?,
             None => return None,
         };
         let fields = Rc::get_mut(&mut buffer)?;
@@ -135,12 +150,15 @@ impl Shelves {
 }
 
 impl Shelf {
-    /// A new buffer, and room for it among the free ones; none when the heap has not so much left.
-    fn make(&mut self, size: usize) -> Option<Rc<Buffer>> {
+    /// A new buffer, and room for it among the free ones; none when the heap has not so much left, or no more than that.
+    fn make(&mut self, size: usize, may_grow: fn() -> bool) -> Option<Rc<Buffer>> {
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(size).ok()?;
         bytes.resize(size, 0);
         self.free.try_reserve(self.made + 1).ok()?;
+        if !may_grow() {
+            return None;
+        }
         self.made += 1;
         Some(Rc::new(Buffer { bytes: bytes.into_boxed_slice(), length: 0, offload: Offload::default() }))
     }
@@ -250,6 +268,16 @@ mod tests {
     }
 
     #[test]
+    fn the_pool_does_not_take_what_others_need() {
+        let pool = pool();
+        drop(pool.blank(60));
+        pool.set_may_grow(|| false);
+        let held = pool.blank(60);
+        assert!(held.is_some() && pool.blank(60).is_none() && pool.blank(FRAME_BYTES_MAX).is_none());
+        assert_eq!((pool.in_use(), pool.bytes(), pool.exhausted()), (1, SMALL_BYTES, 2));
+    }
+
+    #[test]
     fn the_pool_shrinks_as_buffers_come_back() {
         let pool = pool();
         let (one, other) = (pool.blank(60), pool.blank(60));
@@ -260,6 +288,18 @@ mod tests {
         drop(other);
         assert_eq!((pool.in_use(), pool.bytes()), (0, 0));
         assert!(pool.blank(60).is_none());
+    }
+
+    #[test]
+    fn idle_buffers_go_back_to_the_heap_when_asked() {
+        let pool = pool();
+        let (one, other) = (pool.blank(60), pool.blank(60));
+        drop(one);
+        pool.release_idle();
+        assert_eq!((pool.in_use(), pool.bytes()), (1, SMALL_BYTES));
+        assert!(pool.blank(60).is_some(), "it may grow again");
+        drop(other);
+        assert_eq!(pool.in_use(), 0);
     }
 
     #[test]

@@ -297,10 +297,15 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
                 *pending = more == Ok(true);
             }
         }
-        if served.interrupt {
+        let rests = kicks == Kicks::Enable && !served.more && served.broken.is_none();
+        let told = match served.owes_interrupt && rests {
+            true => queue.wants_interrupt(),
+            false => Ok(served.interrupt),
+        };
+        if told == Ok(true) {
             self.interrupt(Interrupts::USED);
         }
-        match (served.broken, more) {
+        match (served.broken, told.and(more)) {
             (Some(error), _) | (None, Err(error)) => {
                 self.break_down(&error);
                 Progress { requests: served.requests, ..Progress::default() }

@@ -52,6 +52,8 @@ pub struct Served {
     pub requests: u32,
     /// The guest wants to be told.
     pub interrupt: bool,
+    /// It was not asked whether it does: that can wait until there is nothing else to do.
+    pub owes_interrupt: bool,
     /// Requests were seen waiting that this call did not get to.
     pub more: bool,
     /// Requests wait for which there is no room before others are done.

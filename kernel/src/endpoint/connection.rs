@@ -21,6 +21,8 @@ const SEND_BYTES: usize = 64 << 10;
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// ... and given up when it has not answered anything for so long.
 const TIMEOUT: Duration = Duration::from_secs(8);
+/// In how much time a server must have taken the last that is sent to it.
+const LEAVING_NS: u64 = 8_000_000_000;
 /// First of the ports that are ours to choose from (RFC 6335, 6), and how many there are.
 const FIRST_PORT: u16 = 49152;
 const PORTS: u16 = 16384;
@@ -29,7 +31,9 @@ const PORTS: u16 = 16384;
 pub struct Dialler {
     /// Of sockets that are to be connected, the servers.
     waiting: Vec<(SocketHandle, SocketAddrV4)>,
-    /// Sockets of connections; in `waiting` there is room for all of them.
+    /// Of sockets whose connections were dropped, until when they may stay to send the last: set at the first look at them.
+    leaving: Vec<(SocketHandle, Option<u64>)>,
+    /// Sockets of connections; in the other lists there is room for all of them.
     sockets: Vec<SocketHandle>,
     random: u64,
 }
@@ -38,7 +42,7 @@ impl Dialler {
     /// Nothing to connect yet. Ports are drawn from the secret `seed`.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { waiting: Vec::new(), sockets: Vec::new(), random: seed }
+        Self { waiting: Vec::new(), leaving: Vec::new(), sockets: Vec::new(), random: seed }
     }
 
     /// Begins to connect all that wait for it. Returns whether there were any. To be called when we have an address.
@@ -58,6 +62,31 @@ impl Dialler {
         self.waiting = waiting;
         self.waiting.clear();
         dialled
+    }
+
+    /// Removes the sockets of dropped connections that have sent all, or had their time. To be called when what there was to
+    /// send is sent.
+    pub fn clear_away(&mut self, sockets: &mut SocketSet<'static>, now_ns: u64) {
+        self.leaving.retain_mut(|(handle, until_ns)| {
+            let until_ns = *until_ns.get_or_insert(now_ns.saturating_add(LEAVING_NS));
+            // Else our end of the connection was not acknowledged. What the server sends from then on is answered by a reset.
+            let has_left = matches!(
+                sockets.get::<Socket<'_>>(*handle).state(),
+                State::FinWait2 | State::TimeWait | State::Closed
+            );
+            let is_over = has_left || now_ns >= until_ns;
+            if is_over {
+                sockets.remove(*handle);
+                self.sockets.retain(|socket| socket != handle);
+            }
+            !is_over
+        });
+    }
+
+    /// When the time of a dropped connection is over.
+    #[must_use]
+    pub fn deadline_ns(&self) -> Option<u64> {
+        self.leaving.iter().filter_map(|(_, until_ns)| *until_ns).min()
     }
 
     fn cancel(&mut self, handle: SocketHandle) {
@@ -87,7 +116,8 @@ impl Dialler {
     }
 }
 
-/// A connection to a server over our endpoint; dropping it ends it.
+/// A connection to a server over our endpoint. When it is dropped, its socket stays until the server has all that was sent,
+/// and knows that it is the end: some serve nobody else before.
 pub struct EndpointConnection {
     endpoint: Rc<RefCell<Endpoint>>,
     socket: SocketHandle,
@@ -100,6 +130,9 @@ impl EndpointConnection {
     pub fn new(endpoint: &Rc<RefCell<Endpoint>>, server: SocketAddrV4) -> Option<Self> {
         let mut this = endpoint.borrow_mut();
         let (receive, send) = (zeroed(RECEIVE_BYTES)?, zeroed(SEND_BYTES)?);
+        if crate::mm::heap_is_low() {
+            return None;
+        }
         let mut socket = Socket::new(SocketBuffer::new(receive), SocketBuffer::new(send));
         socket.set_nagle_enabled(false);
         socket.set_keep_alive(Some(KEEP_ALIVE));
@@ -107,6 +140,7 @@ impl EndpointConnection {
         let known = this.dialler.sockets.len();
         this.dialler.sockets.try_reserve(1).ok()?;
         this.dialler.waiting.try_reserve(known + 1).ok()?;
+        this.dialler.leaving.try_reserve(known + 1).ok()?;
         let socket = this.sockets.add(socket);
         this.dialler.sockets.push(socket);
         drop(this);
@@ -168,11 +202,11 @@ impl Connection for EndpointConnection {
 
 impl Drop for EndpointConnection {
     fn drop(&mut self) {
+        self.with(Socket::close);
         let mut endpoint = self.endpoint.borrow_mut();
         endpoint.dialler.cancel(self.socket);
-        endpoint.dialler.sockets.retain(|socket| *socket != self.socket);
-        // It goes without a word: the server learns of it when it next sends something.
-        endpoint.sockets.remove(self.socket);
+        endpoint.dialler.leaving.push((self.socket, None));
+        endpoint.touched = true;
     }
 }
 

@@ -163,6 +163,40 @@ fn dropped_connections_leave_no_socket() {
     assert!(dialler.sockets.is_empty() && dialler.waiting.is_empty());
 }
 
+fn sockets(bed: &Bed) -> usize {
+    bed.endpoint.borrow().dialler.sockets.len()
+}
+
+#[test]
+fn a_dropped_connection_ends_in_order() {
+    let (mut bed, mut peer, mut connection, server) = opened();
+    assert_eq!(connection.send(b"last words"), 10);
+    drop(connection);
+    // Longer than the server's stack takes to acknowledge.
+    peer.run(&mut bed, 50 * MS);
+    let mut words = [0; 20];
+    assert_eq!((peer.tcp(server).recv_slice(&mut words), &words[..10]), (Ok(10), &b"last words"[..]));
+    assert_eq!((peer.tcp(server).state(), sockets(&bed)), (State::CloseWait, 0));
+    peer.tcp(server).send_slice(b"an answer").unwrap();
+    peer.run(&mut bed, 10 * MS);
+    assert_eq!(peer.tcp(server).state(), State::Closed, "nobody is there to hear it");
+}
+
+#[test]
+fn a_server_that_takes_nothing_does_not_keep_a_dropped_connection() {
+    let (mut bed, mut peer, mut connection) = bed();
+    peer.buffer_bytes = 1000;
+    listen(&mut peer);
+    connection.open();
+    peer.run(&mut bed, 10 * MS);
+    assert_eq!(connection.send(&[7; 3000]), 3000);
+    drop(connection);
+    peer.run(&mut bed, 7 * SECOND);
+    assert_eq!(sockets(&bed), 1);
+    peer.run(&mut bed, 2 * SECOND);
+    assert_eq!(sockets(&bed), 0);
+}
+
 #[test]
 fn what_is_sent_or_makes_room_goes_out_at_once() {
     let (mut bed, mut peer, mut connection, server) = opened();

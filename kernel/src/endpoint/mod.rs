@@ -140,6 +140,7 @@ impl Endpoint {
         let served = self.server.serve(&mut self.sockets, &*self.source, now_ns);
         let sent = self.send(now);
         self.server.listen(&mut self.sockets);
+        self.dialler.clear_away(&mut self.sockets, now_ns);
         let dialled = self.lease.is_some() && self.dialler.dial(&mut self.interface, &mut self.sockets);
         // What was begun may go on at once: a page that waits for its turn, the first segment to a server.
         self.touched = served || dialled;
@@ -148,7 +149,8 @@ impl Endpoint {
         let of_stack = of_stack.map(|at| u64::try_from(at.total_micros()).unwrap_or(0).saturating_mul(1000));
         let earliest_ns = if done { 0 } else { now_ns.saturating_add(STUCK_NS) };
         let of_stack = of_stack.map(|due_ns| due_ns.max(earliest_ns));
-        self.due_ns = [of_stack, self.server.deadline_ns()].into_iter().flatten().min();
+        self.due_ns =
+            [of_stack, self.server.deadline_ns(), self.dialler.deadline_ns()].into_iter().flatten().min();
         done
     }
 

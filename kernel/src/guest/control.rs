@@ -384,7 +384,7 @@ impl Control {
                 let answered = self.answer(backend, state::INITIALISING, "state", state::INIT_WAIT).await;
                 if !matches!(answered, Ok(true)) {
                     // It went while we were at it, or the answer could not be written: the next look tries again.
-                    self.detach(backend);
+                    self.give_up(backend).await?;
                 }
                 answered.map(drop)
             }
@@ -414,14 +414,22 @@ impl Control {
         let state = nodes.get("state").map(String::as_str);
         let offline = nodes.get("online").is_some_and(|online| online == "0");
         let closing = offline || state == Some(state::CLOSING);
-        if (state.is_none() || closing) && self.detach(backend) && backend.kind == Kind::Virtio {
-            self.remove(&nic::address_node(backend)).await?;
+        if state.is_none() || closing {
+            self.give_up(backend).await?;
         }
         if state.is_some() && closing {
             self.close(backend).await?;
             return Ok(None);
         }
         Ok(state)
+    }
+
+    /// Takes a device away from its guest, if it has it, with what we told of it.
+    async fn give_up(&self, backend: Backend) -> Result<(), StoreError> {
+        if self.detach(backend) && backend.kind == Kind::Virtio {
+            self.remove(&nic::address_node(backend)).await?;
+        }
+        Ok(())
     }
 
     fn is_attached(&self, backend: Backend) -> bool {
@@ -487,7 +495,7 @@ impl Control {
         Ok(())
     }
 
-    /// Takes a device away from its guest, and forgets the guest with its last one. Returns whether it was attached.
+    /// Takes a device out of its guest, and forgets the guest with its last one. Returns whether it was attached.
     fn detach(&self, disk: Backend) -> bool {
         let Some(id) = disk.id().filter(|_| self.is_attached(disk)) else { return false };
         let mut guests = self.guests.borrow_mut();

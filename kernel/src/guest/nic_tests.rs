@@ -154,3 +154,12 @@ fn a_disk_with_the_number_of_a_nic_is_another_device() {
     plane.write(&DISK.node("online"), "0");
     assert_eq!(plane.bed.left(A), (0, 0, 0, 0));
 }
+
+#[test]
+fn a_nic_that_could_not_be_answered_leaves_no_address() {
+    let plane = Plane::new();
+    plane.store.borrow_mut().conflicts = u32::MAX;
+    NIC.add(&plane);
+    assert_eq!((plane.value(&NIC.node("state")).as_deref(), NIC.address(&plane)), (Some("1"), None));
+    assert_eq!(plane.bed.left(A), (0, 0, 0, 0));
+}

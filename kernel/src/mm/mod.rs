@@ -51,11 +51,14 @@ fn reserve<A: Array>(list: &mut SmallVec<A>, count: usize) -> Result<(), MemoryE
 
 /// Whether the heap has no more than what the kernel itself may need.
 #[cfg(target_os = "none")]
-pub(crate) fn heap_is_low() -> bool {
+#[must_use]
+pub fn heap_is_low() -> bool {
     heap::free_bytes() < crate::limits::HEAP_RESERVE_BYTES
 }
 
+/// Whether the heap has no more than what the kernel itself may need: on a host never.
 #[cfg(not(target_os = "none"))]
-pub(crate) fn heap_is_low() -> bool {
+#[must_use]
+pub fn heap_is_low() -> bool {
     false
 }

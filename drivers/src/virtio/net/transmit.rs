@@ -3,10 +3,14 @@
 //! Header and frame are copied once, those of all chains together where that costs less. A frame that must not be sent is
 //! dropped and its chain done all the same: only a chain without room for a header, or a malformed one, ends the queue.
 //! Writable buffers of a chain are nothing to us: they stay as they are.
+//!
+//! That a frame is sent is news to nobody: the guest gets its buffer back with the next interrupt that it has, most often for
+//! an answer. An interrupt for that alone comes when [`OWED_MAX`] frames are sent, when none has followed for
+//! [`PATIENCE_NS`], or when there is nothing else to do.
 
 use super::header::{HEADER_BYTES, Header, HeaderError};
 use super::{Common, Record};
-use crate::guest::{GuestAddress, GuestMemory, GuestRegion, MemoryError};
+use crate::guest::{GuestAddress, GuestMemory, GuestRegion, MemoryError, PinnedMemory};
 use crate::net::bridge::Port;
 use crate::net::frame::{Blank, ETHERNET_BYTES, FRAME_BYTES_MAX, Frame, WIRE_BYTES_MAX, is_large};
 use crate::net::offload::{Offload, OffloadError};
@@ -19,6 +23,11 @@ use alloc::vec::Vec;
 
 /// No further frame is taken in a call once those taken have this many bytes.
 const ENOUGH_BYTES: u32 = 192 << 10;
+
+/// So many frames that were sent are told of at once: a guest never waits with a ring that is half full.
+const OWED_MAX: u32 = 64;
+/// Fewer are told of when none has followed for so long: a guest that may have few frames under way waits for them.
+const PATIENCE_NS: u64 = 150_000;
 
 /// Large buffers that a call uses: others need some, too, and receivers have their turn in between.
 const LARGE_BUFFERS: usize = 4;
@@ -127,11 +136,15 @@ impl<'a> Iterator for Parts<'a> {
 pub struct Transmit {
     /// Work space: a draft for each chain of a batch.
     drafts: Vec<Draft>,
+    /// Frames sent of which the guest was not told.
+    owed: u32,
+    /// When the last one was sent.
+    sent_ns: u64,
 }
 
 impl Default for Transmit {
     fn default() -> Self {
-        Self { drafts: Vec::with_capacity(MAX_BATCH) }
+        Self { drafts: Vec::with_capacity(MAX_BATCH), owed: 0, sent_ns: 0 }
     }
 }
 
@@ -148,7 +161,9 @@ impl Transmit {
     ) -> Result<Served, QueueError> {
         let waiting = queue.waiting()?;
         if waiting == 0 {
-            return Ok(Served::default());
+            let is_late = self.owed > 0 && sys::now_ns().saturating_sub(self.sent_ns) >= PATIENCE_NS;
+            let interrupt = is_late && self.tell(queue)?;
+            return Ok(Served { interrupt, owes_interrupt: self.owed > 0, ..Served::default() });
         }
         let bounds = Bounds { chains: waiting, bytes: ENOUGH_BYTES, large_bytes: u32::MAX };
         common.batch.clear();
@@ -170,13 +185,28 @@ impl Transmit {
         }
         self.send_all(memory, common);
         queue.complete(&common.batch.done)?;
+        let sent = u32::try_from(whole).unwrap_or(u32::MAX);
+        self.owed = self.owed.saturating_add(sent);
+        let interrupt = self.owed >= OWED_MAX && self.tell(queue)?;
         Ok(Served {
-            requests: u32::try_from(whole).unwrap_or(u32::MAX),
-            interrupt: queue.wants_interrupt()?,
+            requests: sent,
+            interrupt,
+            owes_interrupt: self.owed > 0,
             more: whole < usize::from(waiting),
             broken,
             ..Served::default()
         })
+    }
+
+    /// The guest reset the device.
+    pub fn forget(&mut self) {
+        self.owed = 0;
+    }
+
+    /// Nothing is owed any more. Returns whether the guest wants an interrupt for what was.
+    fn tell<P: PinnedMemory>(&mut self, queue: &mut Queue<P>) -> Result<bool, QueueError> {
+        self.owed = 0;
+        queue.wants_interrupt()
     }
 
     /// Copies the frames of all chains of the batch, and sends those that may be sent.
@@ -188,6 +218,7 @@ impl Transmit {
         let drafts = self.drafts.iter_mut().zip(chains);
         let read_all = memory.read_together(drafts.flat_map(|(draft, chain)| draft.parts(chain, regions)));
         let now_ns = sys::now_ns();
+        self.sent_ns = now_ns;
         for (mut draft, chain) in self.drafts.drain(..).zip(chains) {
             let read = if read_all {
                 Ok(())

@@ -8,7 +8,7 @@ use drivers::net::MacAddress;
 use drivers::net::bridge::{Bridge, PortKind, PortSettings};
 use drivers::virtio::net::NetDevice;
 
-use super::{Backend, Control, Kind, Model, Nodes, Place};
+use super::{Backend, Control, Kind, Model, Nodes, Place, tolerate};
 use crate::guest::identity::Nic;
 use crate::xen::DomainId;
 use crate::xen::store::StoreError;
@@ -23,7 +23,9 @@ impl Control {
         let first_target = self.first_target(backend.guest).await?;
         let attached = self.attach_nic_of(backend, nodes, first_target.as_deref());
         if let Ok(address) = &attached {
-            self.store.write(&address_node(backend), &address.to_string()).await?;
+            let node = address_node(backend);
+            // It is served all the same.
+            tolerate(&node, self.store.write(&node, &address.to_string()).await)?;
         }
         Ok(attached.map(drop))
     }
