@@ -1,12 +1,9 @@
-# promise: A driver domain of 8 MiB serves four guests with a disk and a NIC each, at once: each verifies its files and fetches those of another by HTTP; afterwards no more memory is in use than before, but for buffers for frames.
+# promise: A driver domain of 8 MiB serves four guests with a disk and a NIC each, at once: each verifies its files and fetches those of another by HTTP; afterwards no more memory is in use than before.
 # time: 400
 # disk: file-sets 4 16M
 # nic: user
 
 # The driver domain as users get it: boot/driver-domain.cfg.
-
-# The bridge keeps the buffers for frames that were once needed: with one port, the uplink's, at most 161 small and 8 large ones.
-MEMORY_SLACK_BYTES=$((161 * 1600 + 8 * 65664))
 
 # Each guest is client of the one behind it.
 job() {

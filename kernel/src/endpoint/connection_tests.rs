@@ -198,6 +198,42 @@ fn a_server_that_takes_nothing_does_not_keep_a_dropped_connection() {
 }
 
 #[test]
+fn what_is_sent_or_makes_room_goes_out_at_once() {
+    let (mut bed, mut peer, mut connection, server) = opened();
+    peer.run(&mut bed, 100 * MS);
+    assert_eq!(connection.send(b"question"), 8);
+    peer.run(&mut bed, 5 * MS);
+    assert_eq!(peer.tcp(server).recv_queue(), 8);
+
+    // More than both buffers hold: our side says that it is full.
+    let mut sent = 0;
+    peer.run_until(&mut bed, SECOND, |peer| {
+        sent += peer.tcp(server).send_slice(&[0; 4096]).unwrap();
+        false
+    });
+    let mut buffer = vec![0; 2 * RECEIVE_BYTES];
+    let first = connection.receive(&mut buffer);
+    assert!(first == RECEIVE_BYTES && sent > first);
+    peer.run(&mut bed, 5 * MS);
+    assert!(connection.receive(&mut buffer) > 0);
+}
+
+#[test]
+fn a_port_that_is_used_is_not_drawn_again() {
+    let (mut bed, mut peer, first) = bed();
+    let second = EndpointConnection::new(&bed.endpoint, SERVER).unwrap();
+    let mut both = [first, second];
+    for connection in &mut both {
+        listen(&mut peer);
+        bed.endpoint.borrow_mut().dialler.random = 7;
+        connection.open();
+        peer.run(&mut bed, 10 * MS);
+    }
+    let ports = both.map(|connection| connection.with(|socket| socket.local_endpoint().unwrap().port));
+    assert_ne!(ports[0], ports[1]);
+}
+
+#[test]
 fn each_connection_has_a_port_of_its_own() {
     let (mut bed, mut peer, connection) = bed();
     let mut all = vec![connection];

@@ -4,6 +4,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use drivers::net::bridge::PortKind;
 use drivers::net::filter::Filter;
+use drivers::net::offload::{Allegation, Offload, PartialChecksum, SegmentedProtocol};
 use proptest::prelude::*;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::*;
@@ -206,6 +207,38 @@ fn an_address_comes_by_dhcp_is_renewed_and_lost_with_its_lease() {
 }
 
 #[test]
+fn a_gateway_goes_with_its_address() {
+    let bed = Bed::new("10.0.0.5/24,gateway=10.0.0.1");
+    let mut endpoint = bed.endpoint.borrow_mut();
+    let routes = |endpoint: &mut Endpoint| {
+        let mut count = 0;
+        endpoint.interface.routes_mut().update(|routes| count = routes.len());
+        count
+    };
+    assert_eq!(routes(&mut endpoint), 1);
+    endpoint.set_lease(None, "");
+    assert_eq!(routes(&mut endpoint), 0);
+}
+
+#[test]
+fn what_the_stack_does_not_write_is_nobodys() {
+    use smoltcp::phy::{Device, TxToken};
+    let bridge = drivers::net::bridge::Bridge::new(1);
+    let station = bridge_port(&bridge, "station", PortKind::Guest, THEIRS);
+    station.set_filter(Some(Filter::default()));
+    let mut wire = Wire::new(bridge_port(&bridge, "endpoint", PortKind::Endpoint, OURS));
+    send(&station, &ethernet(EthernetAddress(OURS.0), EthernetProtocol::Ipv4, &[0xa5; 200]));
+    assert!(wire.receive(Instant::ZERO).is_some());
+    let addresses = ethernet(EthernetAddress::BROADCAST, EthernetProtocol::Ipv4, &[]);
+    let written = |bytes: &mut [u8]| {
+        bytes[..14].copy_from_slice(&addresses);
+        bytes[6..12].copy_from_slice(&OURS.0);
+    };
+    wire.transmit(Instant::ZERO).unwrap().consume(200, written);
+    assert_eq!(answers(&station), [vec![0; 186]]);
+}
+
+#[test]
 fn an_address_that_no_station_can_have_is_not_taken_from_dhcp() {
     for (address, router, expected) in [
         (Ipv4Address::new(127, 0, 0, 1), None, None),
@@ -283,6 +316,76 @@ fn without_a_buffer_nothing_is_sent_and_all_goes_on() {
     assert!(peer.read_all(&mut bed, socket, 20 * SECOND).unwrap().ends_with("</html>\n"));
 }
 
+/// A TCP segment to us that a guest left to be completed, and cut, as Linux does.
+fn unfinished(payload: usize, segment_bytes: Option<u16>) -> (Vec<u8>, Offload) {
+    let mut tcp = vec![0xb7; 20 + payload];
+    let mut packet = TcpPacket::new_unchecked(&mut tcp[..]);
+    packet.set_src_port(1000);
+    packet.set_dst_port(80);
+    packet.clear_flags();
+    packet.set_syn(payload == 0);
+    packet.set_ack(payload > 0);
+    packet.set_header_len(20);
+    // The sum of the pseudo-header alone (RFC 9293, 3.1).
+    let words = THEIR_IP.octets().into_iter().chain(OUR_IP.octets()).collect::<Vec<_>>();
+    let sum: u32 = words.chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1])).sum();
+    let sum = sum + 6 + 20 + payload as u32;
+    packet.set_checksum((sum % 0xffff) as u16);
+    let packet = ip(THEIR_IP, OUR_IP, IpProtocol::Tcp, &tcp);
+    let bytes = to_us(&packet);
+    let allegation = Allegation {
+        checksum: Some(PartialChecksum { start: 34, offset: 16 }),
+        segmentation: segment_bytes.map(|bytes| (SegmentedProtocol::Tcp4, bytes)),
+        is_verified: false,
+    };
+    let offload = Offload::check(allegation, &bytes).unwrap();
+    (bytes, offload)
+}
+
+fn send_unfinished(port: &Port, (bytes, offload): &(Vec<u8>, Offload)) {
+    let mut blank = port.blank(bytes.len()).unwrap();
+    blank.bytes_mut().copy_from_slice(bytes);
+    port.send(&blank.finish(*offload), 0);
+}
+
+#[test]
+fn a_checksum_that_a_guest_left_to_us_is_completed() {
+    let bed = Bed::new("10.0.0.5/24");
+    let station = station(&bed);
+    send(&station, &arp_request());
+    bed.settle();
+    answers(&station);
+    send_unfinished(&station, &unfinished(0, None));
+    bed.settle();
+    let answers = answers(&station);
+    let packet = Ipv4Packet::new_checked(&answers[0][..]).unwrap();
+    let tcp = TcpPacket::new_checked(packet.payload()).unwrap();
+    assert!(tcp.syn() && tcp.ack());
+}
+
+#[test]
+fn a_segment_that_is_to_be_cut_comes_in_pieces_as_on_a_wire() {
+    use smoltcp::phy::{Device, RxToken};
+    let bridge = drivers::net::bridge::Bridge::new(1);
+    let station = bridge_port(&bridge, "station", PortKind::Guest, THEIRS);
+    let mut wire = Wire::new(bridge_port(&bridge, "endpoint", PortKind::Endpoint, OURS));
+    send_unfinished(&station, &unfinished(5000, Some(1460)));
+    let mut payloads = Vec::new();
+    for left in (0..4).rev() {
+        let (arrival, _) = wire.receive(Instant::ZERO).unwrap();
+        payloads.push(arrival.consume(|frame| {
+            let packet = Ipv4Packet::new_checked(&frame[14..]).unwrap();
+            assert!(packet.verify_checksum());
+            let tcp = TcpPacket::new_checked(packet.payload()).unwrap();
+            assert!(tcp.verify_checksum(&IpAddress::Ipv4(THEIR_IP), &IpAddress::Ipv4(OUR_IP)));
+            tcp.payload().len()
+        }));
+        assert_eq!(wire.has_frames(), left > 0);
+    }
+    assert_eq!(payloads, [1460, 1460, 1460, 620]);
+    assert_eq!(bridge.borrow().pool().in_use(), 0);
+}
+
 #[test]
 fn one_turn_takes_no_more_frames_than_it_should() {
     let bed = Bed::new("10.0.0.5/24");
@@ -349,7 +452,7 @@ proptest! {
         for (frame, wait_ms) in frames {
             if let Some(mut blank) = station.blank(frame.len()) {
                 blank.bytes_mut().copy_from_slice(&frame);
-                station.send(&blank.finish(drivers::net::offload::Offload::default()), 0);
+                station.send(&blank.finish(Offload::default()), 0);
             }
             bed.settle();
             bed.now_ns += wait_ms * MS;

@@ -198,7 +198,8 @@ fn answer(socket: &mut Socket<'static>, source: &dyn StatusSource, pages_left: &
     *pages_left = pages_left.checked_sub(1)?;
     let status = if crate::mm::heap_is_low() { None } else { source.status().ok() };
     let page = status.and_then(|status| reply(wish, Some((resource, &status))));
-    page.or_else(|| reply(Refusal::Unavailable.into(), None))
+    // Many pages at a time, which clients are slow to take, must not take what the kernel itself may need.
+    page.filter(|_| !crate::mm::heap_is_low()).or_else(|| reply(Refusal::Unavailable.into(), None))
 }
 
 /// Pages load nothing, and run nothing.

@@ -97,6 +97,73 @@ fn requests_in_a_pipeline_are_heard_to_the_end_and_the_first_is_answered() {
 }
 
 #[test]
+fn what_a_client_says_after_its_request_is_taken_from_it() {
+    let (mut bed, mut peer) = bed();
+    let socket = peer.connect(PORT);
+    peer.run(&mut bed, 10 * MS);
+    peer.tcp(socket).send_slice(&b"GET / HTTP/1.1\r\n\r\n".repeat(1000)).unwrap();
+    assert!(peer.run_until(&mut bed, SECOND, |peer| peer.tcp(socket).send_queue() == 0));
+    assert!(peer.read_all(&mut bed, socket, SECOND).unwrap().ends_with("</html>\n"));
+}
+
+/// Clients that ask for a page, and take none of it.
+fn greedy(bed: &mut Bed, peer: &mut Peer, count: usize) {
+    peer.buffer_bytes = 100;
+    let clients: Vec<_> = (0..count).map(|_| peer.connect(PORT)).collect();
+    peer.run(bed, 10 * MS);
+    for client in clients {
+        peer.tcp(client).send_slice(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+    }
+    peer.run(bed, 100 * MS);
+}
+
+#[test]
+fn no_more_than_two_pages_are_in_memory_and_others_wait_for_their_turn() {
+    let mut status = example();
+    status.ports = vec![PortStatus { name: "p".repeat(50), ..PortStatus::default() }; 20];
+    let mut bed = Bed::with_status("10.0.0.5/24", status);
+    let mut peer = Peer::new(&bed);
+    let first = peer.connect(PORT);
+    peer.run(&mut bed, 10 * MS);
+    greedy(&mut bed, &mut peer, 3);
+    let pages = |bed: &Bed| {
+        let endpoint = bed.endpoint.borrow();
+        let visits = endpoint.server.slots.iter().filter_map(|slot| slot.visit.as_ref());
+        visits.filter(|visit| visit.reply.as_ref().is_some_and(|reply| reply.is_page)).count()
+    };
+    assert_eq!(pages(&bed), 2);
+    // The socket that comes first is free again, and its next client asks when both pages are held still.
+    peer.tcp(first).abort();
+    peer.run(&mut bed, 25 * SECOND);
+    peer.buffer_bytes = 64 << 10;
+    let next = peer.connect(PORT);
+    peer.run(&mut bed, 10 * MS);
+    peer.tcp(next).send_slice(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    assert_eq!(peer.read_all(&mut bed, next, SECOND), None);
+    assert_eq!(pages(&bed), 2);
+}
+
+#[test]
+fn who_waits_for_a_turn_has_it_when_anothers_time_is_over() {
+    let mut status = example();
+    status.ports = vec![PortStatus { name: "p".repeat(50), ..PortStatus::default() }; 20];
+    let mut bed = Bed::with_status("10.0.0.5/24", status);
+    let mut peer = Peer::new(&bed);
+    let first = peer.connect(PORT);
+    peer.run(&mut bed, 10 * MS);
+    greedy(&mut bed, &mut peer, 2);
+    peer.tcp(first).abort();
+    peer.run(&mut bed, 25 * SECOND);
+    peer.buffer_bytes = 64 << 10;
+    let next = peer.connect(PORT);
+    peer.run(&mut bed, 10 * MS);
+    peer.tcp(next).send_slice(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let begun_ns = bed.now_ns;
+    assert!(peer.read_all(&mut bed, next, 8 * SECOND).unwrap().ends_with("</html>\n"));
+    assert!(bed.now_ns - begun_ns > 4 * SECOND);
+}
+
+#[test]
 fn a_request_may_come_byte_by_byte() {
     let (mut bed, mut peer) = bed();
     let socket = peer.connect(PORT);
