@@ -115,23 +115,24 @@ mod tests {
     use super::Host;
     use std::path::Path;
 
-    fn host() -> Host {
-        let folder = std::env::temp_dir().join(format!(
-            "host-{}-{:?}",
-            std::process::id(),
-            std::thread::current().id()
-        ));
-        Host::start(&[], true, Path::new("promtool"), Path::new("/nowhere"), &folder).unwrap()
+    /// What a host without services answers.
+    fn answer(request: &str) -> String {
+        let thread = std::thread::current().id();
+        let folder = std::env::temp_dir().join(format!("host-{}-{thread:?}", std::process::id()));
+        let mut host = Host::start(&[], true, Path::new("promtool"), Path::new("/nowhere"), &folder).unwrap();
+        let answer = host.answer(request);
+        std::fs::remove_dir_all(&folder).unwrap();
+        answer
     }
 
     #[test]
     fn an_answer_ends_with_its_status_and_each_line_names_the_request() {
-        let answer = host().answer("7 start http");
-        assert_eq!(answer, "7 the host: this test has no service http: add it to its head\n7 end 1\n");
+        let expected = "7 the host: this test has no service http: add it to its head\n7 end 1\n";
+        assert_eq!(answer("7 start http"), expected);
     }
 
     #[test]
     fn nothing_but_the_scripts_is_run() {
-        assert!(host().answer("1 ../../bin/true").ends_with("\n1 end 1\n"));
+        assert!(answer("1 ../../bin/true").ends_with("\n1 end 1\n"));
     }
 }
