@@ -401,3 +401,29 @@ impl TestResult {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::find;
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::Path;
+
+    /// The functions that a script defines outside of those of a guest's job.
+    fn functions(script: &Path) -> BTreeSet<String> {
+        let text = fs::read_to_string(script).unwrap();
+        text.lines().filter_map(|line| Some(line.strip_suffix("() {")?.to_owned())).collect()
+    }
+
+    /// bash takes the last one: `create` of a test once called itself by way of bed.sh until its time was over.
+    #[test]
+    fn no_script_redefines_a_function_of_the_bed() {
+        let workspace = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+        let of_the_bed = functions(&workspace.join("tests/dom0/bed.sh"));
+        assert!(of_the_bed.contains("start_driver_domain"));
+        for test in find(workspace).unwrap() {
+            let twice: Vec<_> = functions(&test.script).intersection(&of_the_bed).cloned().collect();
+            assert!(twice.is_empty(), "{} redefines {twice:?}", test.name);
+        }
+    }
+}

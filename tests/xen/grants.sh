@@ -61,11 +61,6 @@ cycle() {
     rm -f "$CONSOLES"/guest-{granting,mapped}.log
 }
 
-# what_is_left: what the driver domain said it has, when its last guest went.
-what_is_left() {
-    grep -o "left: 0 guests.*" "$CONSOLES/guest-driver-domain.log" | tail -1
-}
-
 start_driver_domain 'memory = 32'
 cycle warm-up
 pages=$(xen_free_pages)

@@ -40,13 +40,8 @@ make_guest patient cloud patient "$(guest_nic)" || fail "the first guest could n
 wait_guest_message patient "guest: ping 5" || fail "the first guest's NIC does not work"
 
 xl pause driver-domain
-(
-    # As who does not know that xl waits for no NIC's backend.
-    create() {
-        xl create "$2"
-    }
-    make_guest hasty cloud hasty "$(guest_nic)"
-) || fail "a guest that does not wait could not be created"
+# As who does not know that xl waits for no NIC's backend.
+HASTY=yes make_guest hasty cloud hasty "$(guest_nic)" || fail "a guest that does not wait could not be created"
 wait_guest_message hasty "guest: has" || fail "the hasty guest does not come up at all"
 [ "$(guest_said hasty "guest: has ")" = "''" ] || fail "the hasty guest has $(guest_said hasty "guest: has ")"
 grep -q "virtio_mmio_probe" "$CONSOLES/guest-hasty.log" || fail "the hasty guest does not say what it misses"
