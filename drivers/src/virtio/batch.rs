@@ -101,7 +101,7 @@ impl Batch {
         let room = u16::try_from(MAX_CHAINS.saturating_sub(had)).unwrap_or(0);
         queue.peek(bounds.chains.min(room), &mut self.heads)?;
         let walked = self.walk_all(queue, memory, bounds);
-        queue.take(u16::try_from(self.chains.len() - had).unwrap_or(0));
+        queue.take(self.heads.get(..self.chains.len() - had).unwrap_or_default());
         walked
     }
 

@@ -152,7 +152,7 @@ impl<P: PinnedMemory> BlockDevice<P> {
             }
             started += 1;
         }
-        queue.put_back(u16::try_from(batch.chains.len() - started).unwrap_or(0));
+        queue.put_back(batch.chains.get(started..).unwrap_or_default());
         // Our own requests hold pins, and will give them back.
         let exhausted = broken == Some(QueueError::Memory(MemoryError::Exhausted)) && requests.under_way();
         if exhausted {

@@ -10,6 +10,7 @@
 //! made ready, [`super::blk`] and [`super::net`] are device models behind the registers.
 
 use super::complaints::Complaints;
+use super::handover::{DeviceHandover, Saved};
 use super::queue::{Queue, QueueSettings, SetupError};
 pub use super::registers::Width;
 use super::registers::{self as register, half, set_high, set_low};
@@ -118,6 +119,7 @@ pub struct MmioDevice<D, M: GuestMemory, I> {
     rings_refused: bool,
     config_generation: u32,
     trouble_complaints: Complaints,
+    handover: Option<&'static DeviceHandover>,
 }
 
 impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
@@ -152,7 +154,89 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
             rings_refused: false,
             config_generation: 0,
             trouble_complaints: Complaints::default(),
+            handover: None,
         }
+    }
+
+    /// Keeps in `handover` what a successor of this kernel needs to go on with the device.
+    #[must_use]
+    pub fn kept_in(mut self, handover: &'static DeviceHandover) -> Self {
+        self.handover = Some(handover);
+        self.save();
+        self
+    }
+
+    /// Goes on where the device stopped that another kernel kept in `handover`. Its guest is told that something came, in case
+    /// the other was about to; a device of which too little is known needs a reset. [`Self::process`] is to be called.
+    #[must_use]
+    pub fn resumed_from(mut self, handover: &'static DeviceHandover) -> Self {
+        self.handover = Some(handover);
+        let resumed = match handover.saved() {
+            Some(saved) => self.resume(&saved, handover),
+            None => Err(SetupError::NotKnown),
+        };
+        match resumed {
+            Ok(()) if self.status.is_running() => {
+                self.device.activate(self.accepted);
+                self.look_at_all_queues();
+                self.interrupt(Interrupts::USED);
+            }
+            Ok(()) => {}
+            Err(error) => {
+                // So that its driver is told.
+                self.status.insert(Status::DRIVER_OK);
+                self.break_down(&error);
+            }
+        }
+        if self.status.contains(Status::DEVICE_NEEDS_RESET) {
+            self.interrupt(Interrupts::CONFIG);
+        }
+        self.save();
+        self
+    }
+
+    fn resume(&mut self, saved: &Saved, handover: &'static DeviceHandover) -> Result<(), SetupError> {
+        self.status = Status::from_bits_truncate(saved.status);
+        self.accepted = Features::from_bits_retain(saved.accepted);
+        self.accepted_unknown = saved.accepted_unknown;
+        self.rings_refused = saved.rings_refused;
+        self.device_features_select = saved.device_features_select;
+        self.driver_features_select = saved.driver_features_select;
+        self.queue_select = saved.queue_select;
+        self.config_generation = saved.config_generation;
+        for ((slot, (settings, ready)), in_flight) in
+            self.queues.iter_mut().zip(&saved.queues).zip(&handover.queues)
+        {
+            slot.settings = *settings;
+            if *ready && !self.offered.contains(self.accepted) {
+                return Err(SetupError::OtherFeatures);
+            }
+            if *ready {
+                let queue = Queue::resume(*settings, slot.largest, self.accepted, &self.memory, in_flight)?;
+                slot.ready = Some(queue);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the registers down for a successor.
+    fn save(&self) {
+        let Some(handover) = self.handover else { return };
+        let mut saved = Saved {
+            status: self.status.bits(),
+            accepted: self.accepted.bits(),
+            accepted_unknown: self.accepted_unknown,
+            rings_refused: self.rings_refused,
+            device_features_select: self.device_features_select,
+            driver_features_select: self.driver_features_select,
+            queue_select: self.queue_select,
+            config_generation: self.config_generation,
+            ..Saved::default()
+        };
+        for (place, slot) in saved.queues.iter_mut().zip(&self.queues) {
+            *place = (slot.settings, slot.ready.is_some());
+        }
+        handover.save(&saved);
     }
 
     /// The device model.
@@ -228,13 +312,18 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
         match (offset, width) {
             (_, Width::One | Width::Two | Width::Eight) => Effect::None,
             (register::QUEUE_NOTIFY, _) => self.notify(value),
-            (register::STATUS, _) => self.write_status(value),
+            (register::STATUS, _) => {
+                let effect = self.write_status(value);
+                self.save();
+                effect
+            }
             (register::INTERRUPT_ACK, _) => {
                 self.interrupts.remove(Interrupts::from_bits_truncate(value));
                 Effect::None
             }
             _ => {
                 self.configure(offset, value);
+                self.save();
                 Effect::None
             }
         }
@@ -426,7 +515,8 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
 
     fn write_queue_ready(&mut self, value: u32) {
         let (may_start, accepted) = (self.status.is_configuring(), self.accepted);
-        let queue = self.queues.get_mut(self.queue_select as usize);
+        let index = self.queue_select as usize;
+        let queue = self.queues.get_mut(index);
         let made = match (queue, value) {
             (Some(queue), 0) => {
                 queue.pending = false;
@@ -437,7 +527,8 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
                 Ok(())
             }
             (Some(queue), 1) if may_start && queue.ready.is_none() => {
-                Queue::new(queue.settings, queue.largest, accepted, &self.memory)
+                let in_flight = self.handover.and_then(|handover| handover.queues.get(index));
+                Queue::new(queue.settings, queue.largest, accepted, &self.memory, in_flight)
                     .map(|made| queue.ready = Some(made))
                     .inspect(|()| self.trouble = None)
             }
@@ -469,6 +560,7 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
         // What is under way would never be answered: it need not hold what others could use.
         self.device.reset();
         self.counters.breakdowns += 1;
+        self.save();
         if was_running {
             self.interrupt(Interrupts::CONFIG);
         }

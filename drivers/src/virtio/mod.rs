@@ -7,6 +7,7 @@
 //! | [`queue`] | split virtqueue, device side |
 //! | [`chain`] | one descriptor chain to guest regions |
 //! | [`batch`] | all requests drained in one go |
+//! | [`handover`] | what a kernel leaves for the one that goes on |
 //! | [`blk`] | the block device model |
 //! | [`net`] | the network device model |
 //! | `complaints` | how often a guest can make us write a log line |
@@ -15,6 +16,7 @@ pub mod batch;
 pub mod blk;
 pub mod chain;
 mod complaints;
+pub mod handover;
 pub mod mmio;
 pub mod net;
 pub mod queue;

@@ -12,8 +12,10 @@
 //! Neighbours: [`super::mmio`] makes the queue, [`super::batch`] and the device models drive it.
 
 use super::Features;
-use super::chain::Descriptor;
+use super::chain::{Chain, Descriptor};
+use super::handover::{InFlight, Listed};
 use crate::guest::{Access, GuestAddress, GuestMemory, GuestRegion, MemoryError, PinnedMemory};
+use alloc::vec::Vec;
 use core::sync::atomic::{Ordering, fence};
 use smallvec::SmallVec;
 use zerocopy::IntoBytes;
@@ -84,6 +86,12 @@ pub enum SetupError {
     /// The rings cannot be pinned.
     #[error("rings: {0}")]
     Memory(#[from] MemoryError),
+    /// What is written down of the requests under way cannot be believed.
+    #[error("the requests under way are not known any more")]
+    NotKnown,
+    /// What is offered now is not what the driver accepted.
+    #[error("the device is not what it was")]
+    OtherFeatures,
 }
 
 /// What the guest wrote to the queue's registers.
@@ -131,10 +139,13 @@ pub struct Queue<P> {
     decided_used: u16,
     features: Features,
     kicks_suppressed: bool,
+    in_flight: Option<&'static InFlight>,
+    /// Of a queue that was taken over: heads that are off the available ring and are to be taken again, the first one last.
+    again: Option<Vec<u16>>,
 }
 
 impl<P: PinnedMemory> Queue<P> {
-    /// Pins the rings that `settings` name.
+    /// Pins the rings that `settings` name. The heads under way are kept in `in_flight`, too, for a successor.
     ///
     /// # Errors
     /// [`SetupError`] when the settings are not legal, or not to be had.
@@ -143,6 +154,70 @@ impl<P: PinnedMemory> Queue<P> {
         largest: u16,
         features: Features,
         memory: &M,
+        in_flight: Option<&'static InFlight>,
+    ) -> Result<Self, SetupError> {
+        let queue = Self::pinned(settings, largest, features, memory, in_flight)?;
+        in_flight.inspect(|in_flight| in_flight.begin(0));
+        Ok(queue)
+    }
+
+    /// Takes over a queue that another kernel had got from [`Self::new`]: the heads that it took and did not give back are
+    /// taken again, in the order of the ring, before those that wait there.
+    ///
+    /// # Errors
+    /// As [`Self::new`]; [`SetupError::NotKnown`].
+    pub fn resume<M: GuestMemory<Pinned = P>>(
+        settings: QueueSettings,
+        largest: u16,
+        features: Features,
+        memory: &M,
+        in_flight: &'static InFlight,
+    ) -> Result<Self, SetupError> {
+        let (mut heads, noted) = in_flight.read().ok_or(SetupError::NotKnown)?;
+        let mut queue = Self::pinned(settings, largest, features, memory, Some(in_flight))?;
+        // The guest can write here what it likes: it is its own requests that are then done twice, or never.
+        let published = queue.used.load_u16(INDEX)?;
+        let not_noted = published.wrapping_sub(noted);
+        queue.next_used = if usize::from(not_noted) <= heads.len() { published } else { noted };
+        for index in 0..queue.next_used.wrapping_sub(noted) {
+            let mut id = U16::ZERO;
+            let slot = u32::from(queue.slot(noted.wrapping_add(index)));
+            queue.used.read(ENTRIES + slot * USED_ELEMENT_BYTES, id.as_mut_bytes())?;
+            heads.retain(|head| *head != id.get());
+            in_flight.remove(id.get());
+        }
+        in_flight.note(queue.next_used);
+        queue.next_available = queue.next_used.wrapping_add(count(heads.len()));
+        queue.decided_used = queue.next_used;
+        // Who knows what was asked for: the next wish is told in any case.
+        queue.kicks_suppressed = true;
+        queue.again = Some(queue.last_first(&mut heads)?);
+        Ok(queue)
+    }
+
+    /// `heads`, all of which were taken, in the order of the ring, the last one first.
+    fn last_first(&self, heads: &mut Listed) -> Result<Vec<u16>, SetupError> {
+        let mut again = Vec::new();
+        again.try_reserve_exact(self.size.into()).map_err(|_| MemoryError::Exhausted)?;
+        for back in 1..=self.size {
+            let mut head = U16::ZERO;
+            let slot = u32::from(self.slot(self.next_available.wrapping_sub(back)));
+            self.available.read(ENTRIES + slot * HEAD_BYTES, head.as_mut_bytes())?;
+            if let Some(index) = heads.iter().position(|listed| *listed == head.get()) {
+                again.push(heads.swap_remove(index));
+            }
+        }
+        // A guest that keeps to the rules leaves them there.
+        again.extend(heads.drain(..).filter(|head| *head < self.size));
+        Ok(again)
+    }
+
+    fn pinned<M: GuestMemory<Pinned = P>>(
+        settings: QueueSettings,
+        largest: u16,
+        features: Features,
+        memory: &M,
+        in_flight: Option<&'static InFlight>,
     ) -> Result<Self, SetupError> {
         let size = match u16::try_from(settings.size) {
             Ok(size) if size.is_power_of_two() && size <= largest.min(MAX_SIZE) => size,
@@ -165,6 +240,8 @@ impl<P: PinnedMemory> Queue<P> {
             decided_used: 0,
             features,
             kicks_suppressed: false,
+            in_flight,
+            again: None,
         })
     }
 
@@ -192,17 +269,22 @@ impl<P: PinnedMemory> Queue<P> {
         if waiting > self.size {
             return Err(QueueError::IndexTooFarAhead(waiting));
         }
-        Ok(waiting)
+        Ok(waiting.saturating_add(self.again.as_ref().map_or(0, |again| count(again.len()))))
     }
 
     /// Copies the next heads, at most `count` (which [`Self::waiting`] allowed) and [`MAX_BATCH`], without
-    /// taking them: [`Self::take`] does.
+    /// taking them: [`Self::take`] does. May be fewer.
     ///
     /// # Errors
     /// The ring is out of reach. Whether the heads exist shows when their descriptors are copied.
     pub fn peek(&self, count: u16, heads: &mut Heads) -> Result<(), QueueError> {
         let mut raw = [U16::ZERO; MAX_BATCH];
         let count = usize::from(count).min(MAX_BATCH);
+        if let Some(again) = self.again.as_ref().filter(|again| !again.is_empty()) {
+            heads.clear();
+            heads.extend(again.iter().rev().take(count).copied());
+            return Ok(());
+        }
         let start = self.slot(self.next_available);
         let until_end = usize::from(self.size - start);
         let copied = raw.get_mut(..count).unwrap_or_default();
@@ -216,14 +298,31 @@ impl<P: PinnedMemory> Queue<P> {
         Ok(())
     }
 
-    /// Takes `count` heads off the available ring.
-    pub fn take(&mut self, count: u16) {
-        self.next_available = self.next_available.wrapping_add(count);
+    /// Takes `heads`, the first ones that [`Self::peek`] found, off the available ring.
+    pub fn take(&mut self, heads: &[u16]) {
+        match self.again.as_mut().filter(|again| !again.is_empty()) {
+            // They are on the list.
+            Some(again) => again.truncate(again.len().saturating_sub(heads.len())),
+            None => {
+                if let Some(in_flight) = self.in_flight {
+                    heads.iter().for_each(|head| in_flight.insert(*head));
+                }
+                self.next_available = self.next_available.wrapping_add(count(heads.len()));
+            }
+        }
     }
 
-    /// Puts the last `count` heads back that [`Self::take`] took.
-    pub fn put_back(&mut self, count: u16) {
-        self.next_available = self.next_available.wrapping_sub(count);
+    /// Puts back what [`Self::take`] took last: the heads of these chains.
+    pub fn put_back(&mut self, chains: &[Chain]) {
+        let heads = chains.iter().rev().map(|chain| chain.head);
+        if let Some(again) = &mut self.again {
+            again.extend(heads);
+            return;
+        }
+        if let Some(in_flight) = self.in_flight {
+            heads.for_each(|head| in_flight.remove(head));
+        }
+        self.next_available = self.next_available.wrapping_sub(count(chains.len()));
     }
 
     /// Copies descriptor `index` of the queue's own table.
@@ -257,7 +356,14 @@ impl<P: PinnedMemory> Queue<P> {
         }
         // The elements, and all data written for them, before the index that publishes them.
         fence(Ordering::Release);
-        Ok(self.used.store_u16(INDEX, self.next_used)?)
+        self.used.store_u16(INDEX, self.next_used)?;
+        if let Some(in_flight) = self.in_flight {
+            // After the index: what the guest was told of is never done again.
+            core::sync::atomic::compiler_fence(Ordering::SeqCst);
+            done.iter().for_each(|done| in_flight.remove(done.id));
+            in_flight.note(self.next_used);
+        }
+        Ok(())
     }
 
     /// Whether the driver wants an interrupt for what was completed since the last call (virtio 1.2, 2.7.7).
@@ -314,4 +420,9 @@ impl<P: PinnedMemory> Queue<P> {
     fn slot(&self, index: u16) -> u16 {
         index & (self.size - 1)
     }
+}
+
+/// A number of heads, of which there are never more than a queue is long.
+fn count(heads: usize) -> u16 {
+    u16::try_from(heads).unwrap_or(u16::MAX)
 }

@@ -295,9 +295,9 @@ impl<M: GuestMemory> Delivery<'_, M> {
 
     /// Puts the chains back that were not used, and says how many they are.
     fn put_back(&mut self) -> u16 {
-        let unused = u16::try_from(self.batch.chains.len().saturating_sub(self.used)).unwrap_or(0);
+        let unused = self.batch.chains.get(self.used..).unwrap_or_default();
         self.queue.put_back(unused);
-        unused
+        u16::try_from(unused.len()).unwrap_or(0)
     }
 }
 

@@ -179,8 +179,8 @@ impl Transmit {
         let whole = few_large(&common.batch.chains);
         if whole < taken {
             // What is wrong behind them shows when it is their turn.
+            queue.put_back(common.batch.chains.get(whole..).unwrap_or_default());
             common.batch.chains.truncate(whole);
-            queue.put_back(u16::try_from(taken - whole).unwrap_or(0));
             broken = None;
         }
         self.send_all(memory, common);
