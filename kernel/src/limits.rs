@@ -96,3 +96,10 @@ pub const POLL_NS: u64 = 60_000;
 
 /// While a device has something to do, the loop looks at it so often even if no interrupt comes.
 pub const LOOK_AGAIN_NS: u64 = 100_000_000;
+
+/// Devices that outlive a restart of the kernel: so many, ...
+pub const HANDOVER_DEVICES_MIN: usize = 48;
+/// ... or one for so many pages of our RAM.
+pub const HANDOVER_PAGES_PER_DEVICE: usize = 64;
+/// Volumes in RAM that do.
+pub const HANDOVER_VOLUMES: usize = 64;
