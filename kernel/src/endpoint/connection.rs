@@ -55,7 +55,8 @@ impl Dialler {
             socket.abort();
             let remote = IpEndpoint::from(*server);
             if let Err(error) = socket.connect(interface.context(), remote, port) {
-                log::warn!("endpoint: no connection to {server}: {error}");
+                // Tried again and again by who wants it, and told there.
+                log::debug!("endpoint: no connection to {server}: {error}");
             }
         }
         let dialled = !waiting.is_empty();
