@@ -109,6 +109,7 @@ impl Endpoint {
     }
 
     #[cfg(test)]
+    /// Our address, if we have one now.
     pub fn address(&self) -> Option<Lease> {
         self.lease
     }

@@ -64,8 +64,12 @@ impl Plane {
             Registry::new(Some(Box::new(initrd)), Vec::new(), Box::new(allocate), Box::new(|_| None));
         let frames = Rc::new(RefCell::new(FrameAllocator::default()));
         let own_memory = OwnMemory { frames, heap_free: || HEAP_FREE.get(), special_pages: 0 };
-        let network =
-            Network { bridge: Bridge::new(0), seed: String::new(), options: NetworkOptions::default() };
+        let network = Network {
+            bridge: Bridge::new(0),
+            seed: String::new(),
+            options: NetworkOptions::default(),
+            endpoint: None,
+        };
         let control = Control::new(client.clone(), bed.table.clone(), volumes, network, own_memory);
         Self {
             bed,
