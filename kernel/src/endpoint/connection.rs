@@ -84,6 +84,12 @@ impl Dialler {
         });
     }
 
+    /// Whether no socket of a dropped connection is left.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        self.leaving.is_empty()
+    }
+
     /// When the time of a dropped connection is over.
     #[must_use]
     pub fn deadline_ns(&self) -> Option<u64> {

@@ -108,10 +108,16 @@ impl Endpoint {
         Some(this)
     }
 
-    #[cfg(test)]
     /// Our address, if we have one now.
+    #[cfg(test)]
     pub fn address(&self) -> Option<Lease> {
         self.lease
+    }
+
+    /// As when a lease is over.
+    #[cfg(test)]
+    pub fn lose_address(&mut self) {
+        self.set_lease(None, "by the test");
     }
 
     /// Our address, when it has changed since this last told it. For one task.
@@ -127,6 +133,12 @@ impl Endpoint {
     #[must_use]
     pub fn has_work(&self) -> bool {
         self.touched || self.wire.has_frames()
+    }
+
+    /// Whether the servers of all connections that were dropped have heard of it.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        self.dialler.has_left()
     }
 
     /// By when [`Self::poll`] is to be called even if no frame comes.
@@ -236,7 +248,7 @@ fn instant(now_ns: u64) -> Instant {
 }
 
 #[cfg(test)]
-mod bed;
+pub(crate) mod bed;
 #[cfg(test)]
 #[path = "endpoint_tests.rs"]
 mod tests;
