@@ -32,7 +32,6 @@ mod openings;
 mod placing;
 mod report;
 
-use alloc::boxed::Box;
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
@@ -111,7 +110,7 @@ enum News {
     /// A guest's driver came up, or failed to.
     Driver(DriverNews),
     /// The volume of a disk is open, or cannot be opened.
-    Volume(Box<Opened>),
+    Volume(Opened),
     /// Our address is another.
     Address(Option<Lease>),
 }
@@ -155,8 +154,7 @@ impl Control {
                     continue;
                 }
                 News::Volume(opened) => {
-                    let backend = opened.backend;
-                    tolerate(&backend, self.reconcile(backend, Some(*opened)).await)?;
+                    self.look_at(opened.backend, Some(opened)).await?;
                     continue;
                 }
                 News::Address(lease) => {
@@ -175,7 +173,7 @@ impl Control {
                 }
                 WatchEvent::Changed { path, .. } => match Backend::from_path(&path) {
                     // A device's nodes are written together, so one of them is enough to begin at.
-                    Some((disk, "state")) => self.look_at(disk).await?,
+                    Some((disk, "state")) => self.look_at(disk, None).await?,
                     Some((disk, "" | "online")) => tolerate(&disk, self.retire_if_asked(disk).await)?,
                     Some(_) => {}
                     None => tolerate(&"scan", self.scan().await)?,
@@ -200,7 +198,7 @@ impl Control {
                 return Poll::Ready(Ok(News::Address(lease)));
             }
             if let Poll::Ready(opened) = self.openings.poll(context) {
-                return Poll::Ready(Ok(News::Volume(Box::new(opened))));
+                return Poll::Ready(Ok(News::Volume(opened)));
             }
             event.as_mut().poll(context).map_ok(News::Store)
         })
@@ -260,7 +258,7 @@ impl Control {
             for guest in self.list(&directory).await? {
                 for device in self.list(&format!("{directory}/{guest}")).await? {
                     if let Some((backend, _)) = Backend::from_path(&format!("{directory}/{guest}/{device}")) {
-                        self.look_at(backend).await?;
+                        self.look_at(backend, None).await?;
                         listed.push(backend);
                     }
                 }
@@ -268,7 +266,7 @@ impl Control {
         }
         for disk in self.served().into_iter().chain(self.openings.backends()) {
             if !listed.contains(&disk) {
-                self.look_at(disk).await?;
+                self.look_at(disk, None).await?;
             }
         }
         Ok(())
@@ -298,9 +296,9 @@ impl Control {
         }
     }
 
-    /// [`Self::reconcile`] what xenstore has news of, of which a failure concerns this device alone: it stays as it is.
-    async fn look_at(&self, disk: Backend) -> Result<(), StoreError> {
-        tolerate(&disk, self.reconcile(disk, None).await)
+    /// [`Self::reconcile`], of which a failure concerns this device alone: it stays as it is.
+    async fn look_at(&self, disk: Backend, opened: Option<Opened>) -> Result<(), StoreError> {
+        tolerate(&disk, self.reconcile(disk, opened).await)
     }
 
     /// Brings a device to the state that xenstore asks for. Its volume may have been opened for that.
@@ -311,7 +309,7 @@ impl Control {
             return Ok(());
         }
         let attached = match backend.kind {
-            Kind::VirtioDisk => match self.attach_disk(backend, &nodes, opened).await {
+            Kind::VirtioDisk => match self.attach_disk(backend, &nodes, opened) {
                 Poll::Ready(attached) => attached,
                 // We come back when its volume is open.
                 Poll::Pending => return Ok(()),

@@ -47,7 +47,7 @@ impl DiskWish {
 impl Control {
     /// Attaches a disk, or says what is wrong with it; pending when its volume has to be opened first, of which `opened`
     /// will tell.
-    pub(super) async fn attach_disk(
+    pub(super) fn attach_disk(
         &self,
         backend: Backend,
         nodes: &Nodes,
@@ -57,11 +57,13 @@ impl Control {
         self.check_room(backend.guest, wish.place.sharing)?;
         let outcome = match opened {
             Some(opened) if opened.wish == wish => opened.outcome,
-            _ if self.openings.has(backend, &wish) => return Poll::Pending,
-            _ => match self.openings.begin(backend, &wish, self.opening(&wish)).await {
-                Poll::Ready(outcome) => outcome,
-                Poll::Pending => return Poll::Pending,
-            },
+            _ => {
+                if !self.openings.has(backend, &wish) {
+                    let opening = self.opening(&wish);
+                    self.openings.begin(backend, wish, opening);
+                }
+                return Poll::Pending;
+            }
         };
         let DiskWish { target, device, place, .. } = wish;
         let volume = outcome.map_err(|error| refusal(&target, &error))?;

@@ -1,16 +1,15 @@
 //! Volumes that are being opened. One takes as long as its disk or its server does; meanwhile all else goes on.
 //!
 //! ```text
-//!   begin ── at once ──> the volume, or why not
-//!     └ pending ── poll ──> Opened: xenstore is read again, for it may say something else by now
-//!          └ cancel, when the device goes or is to be another ──> nothing is left of it
+//!   begin ── poll ──> Opened: xenstore is read again, for it may say something else by now
+//!     └ cancel, when the device goes or is to be another ──> nothing is left of it
 //! ```
 //! There is one for a device at most.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::cell::RefCell;
-use core::future::{Future, poll_fn};
+use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 
@@ -51,14 +50,10 @@ impl Openings {
         self.0.borrow().iter().any(|opening| opening.backend == backend && opening.wish == *wish)
     }
 
-    /// Goes on with an opening for a device: at once if that does. It takes the place of the device's earlier one.
-    pub async fn begin(&self, backend: Backend, wish: &DiskWish, mut volume: OpeningVolume) -> Poll<Outcome> {
+    /// Begins an opening for a device, in the place of an earlier one.
+    pub fn begin(&self, backend: Backend, wish: DiskWish, volume: OpeningVolume) {
         self.cancel(backend);
-        let outcome = poll_fn(|context| Poll::Ready(volume.as_mut().poll(context))).await;
-        if outcome.is_pending() {
-            self.0.borrow_mut().push(Opening { backend, wish: wish.clone(), volume });
-        }
-        outcome
+        self.0.borrow_mut().push(Opening { backend, wish, volume });
     }
 
     /// Ends the opening for a device, if there is one.
