@@ -164,8 +164,8 @@ fn serve_dhcp(station: &Port, address: Ipv4Address, router: Option<Ipv4Address>,
 
 /// Whether the endpoint tells a change of its address.
 fn has_news(bed: &Bed) -> bool {
-    let mut context = core::task::Context::from_waker(core::task::Waker::noop());
-    bed.endpoint.borrow_mut().poll_news(&mut context).is_ready()
+    let context = core::task::Context::from_waker(core::task::Waker::noop());
+    bed.endpoint.borrow_mut().poll_news(&context).is_ready()
 }
 
 /// Goes to the endpoint's next deadline.
