@@ -8,7 +8,7 @@ use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::cell::RefCell;
+use core::cell::{OnceCell, RefCell};
 use core::hash::Hasher;
 use core::panic::PanicInfo;
 
@@ -94,16 +94,6 @@ fn bring_up(device_tree: usize) -> Result<Loop, Box<dyn core::error::Error>> {
     let (_, physical) = uplink::bring_up(physical, &bridge, &mut devices);
     let disks = disk::bring_up(physical, &mut devices);
     let guests = Rc::new(RefCell::new(GuestTable::new(singles, pager)));
-    let status = Collector {
-        guests: guests.clone(),
-        bridge: bridge.clone(),
-        disks: disks.iter().flatten().cloned().collect(),
-        frames: frames.clone(),
-        heap_free: mm::heap::free_bytes,
-        now_ns,
-    };
-    let address = own_address(&mac_seed);
-    let endpoint = options.network.ip.and_then(|ip| endpoint(&bridge, address, ip, status, secret));
 
     // Volumes.
     let initrd =
@@ -115,23 +105,39 @@ fn bring_up(device_tree: usize) -> Result<Loop, Box<dyn core::error::Error>> {
         let run = volume_ram.take(bytes.div_ceil(PAGE_BYTES))?;
         Some(Box::new(RamStorage::zeroed(run, bytes)?) as Box<dyn Storage>)
     };
-    let way_out = endpoint.clone();
+    let way_out = Rc::new(OnceCell::<Rc<RefCell<Endpoint>>>::new());
+    let to_servers = way_out.clone();
     let connect = move |server| {
-        let connection = EndpointConnection::new(way_out.as_ref()?, server)?;
+        let connection = EndpointConnection::new(to_servers.get()?, server)?;
         Some(Box::new(connection) as Box<dyn Connection>)
     };
+    let physical_disks = disks.iter().flatten().cloned().collect();
     let volumes = Registry::new(initrd, disks, Box::new(allocate), Box::new(connect));
     devices.add_without_interrupt(Rc::new(volumes.network_disks()));
-    if let Some(endpoint) = endpoint {
+
+    // Our own station on the network.
+    let status = Collector {
+        guests: guests.clone(),
+        bridge: bridge.clone(),
+        disks: physical_disks,
+        network_disks: volumes.network_disks(),
+        frames: frames.clone(),
+        heap_free: mm::heap::free_bytes,
+        now_ns,
+    };
+    let address = own_address(&mac_seed);
+    let endpoint = options.network.ip.and_then(|ip| endpoint(&bridge, address, ip, status, secret));
+    if let Some(endpoint) = &endpoint {
         // Behind the disks: what they want to send before a sleep, it sends.
-        devices.add_without_interrupt(Rc::new(EndpointDevice(endpoint)));
+        devices.add_without_interrupt(Rc::new(EndpointDevice(endpoint.clone())));
+        let _ = way_out.set(endpoint.clone());
     }
 
     // The control plane.
     let (ring, store_port) = store;
     let store = Store::new(ring, move || kernel::xen::event::send(store_port));
     let own_memory = OwnMemory { frames: frames.clone(), heap_free: mm::heap::free_bytes, special_pages };
-    let network = Network { bridge, seed: mac_seed, options: options.network };
+    let network = Network { bridge, seed: mac_seed, options: options.network, endpoint };
     let control = Control::new(store.clone(), guests.clone(), volumes, network, own_memory);
     let source = match options.source {
         Source::Unpopulated => "unpopulated address space",

@@ -31,7 +31,6 @@ pub mod arch;
 #[cfg(target_os = "none")]
 pub mod bring_up;
 pub mod device_tree;
-#[cfg(target_os = "none")]
 pub mod devices;
 pub mod endpoint;
 pub mod guest;

@@ -62,6 +62,7 @@ impl Loop {
             if news.take()
                 && let Some(reason) = self.poll_control(&waker)
             {
+                self.leave();
                 return reason;
             }
             let worked = self.guests.borrow_mut().work();
@@ -83,6 +84,12 @@ impl Loop {
                 self.sleep();
             }
         }
+    }
+
+    /// Ends in order: the guests' volumes are closed, and servers that had some of them are told.
+    fn leave(&mut self) {
+        self.guests.borrow_mut().clear();
+        self.devices.leave();
     }
 
     fn highest_port(&self) -> Port {

@@ -31,6 +31,8 @@ mod granted;
 mod life;
 #[path = "nic_tests.rs"]
 mod nic;
+#[path = "opening_tests.rs"]
+mod opening;
 #[path = "control_bed.rs"]
 mod plane;
 #[path = "refusal_tests.rs"]

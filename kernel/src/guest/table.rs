@@ -123,6 +123,12 @@ impl GuestTable {
         }
     }
 
+    /// Stops serving all domains.
+    pub fn clear(&mut self) {
+        self.guests.clear();
+        self.vcpus.clear();
+    }
+
     /// The event ports of all vCPUs.
     pub fn ports(&self) -> impl Iterator<Item = Port> + '_ {
         self.vcpus.iter().enumerate().filter(|(_, vcpu)| vcpu.is_some()).map(|(port, _)| Port(port as u32))

@@ -160,6 +160,12 @@ impl NetworkDisks {
         self.0.borrow().entries.iter().filter_map(|(_, entry)| entry.deadline_ns()).min()
     }
 
+    /// Whether no export is open, nor being opened, nor being closed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.borrow().entries.is_empty()
+    }
+
     /// Shows every disk that is open.
     pub fn for_each(&self, mut see: impl FnMut(&mut Disk)) {
         for (_, entry) in &self.0.borrow().entries {
