@@ -77,6 +77,9 @@ pub const SLOTS_PER_DEVICE_MIN: usize = 32;
 /// Pages that a guest gave back are unmapped in portions of so many, between which others are served.
 pub const STALE_PORTION: usize = 256;
 
+/// Pages that an earlier life of this kernel left mapped are unmapped in portions of so many, a turn of the loop.
+pub const LEFT_OVER_PORTION: usize = 8;
+
 /// Heap that pins leave free. A guest's demands are refused, never the kernel's.
 pub const HEAP_RESERVE_BYTES: usize = 48 << 10;
 

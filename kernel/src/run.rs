@@ -66,7 +66,7 @@ impl Loop {
                 return reason;
             }
             let worked = self.guests.borrow_mut().work();
-            self.ram.tend(&mut Growth);
+            let tends = self.ram.tend(&mut Growth);
             self.devices.kick();
             let served = self.events.any(self.highest_port());
             if served && self.take_events() {
@@ -76,7 +76,7 @@ impl Loop {
                 quiet_since_ns = None;
             }
             let quiet_ns = now_ns.saturating_sub(*quiet_since_ns.get_or_insert(now_ns));
-            if worked || news.is_there() {
+            if worked || tends || news.is_there() {
                 // There may be more of the same.
             } else if quiet_ns < POLL_NS {
                 sched::yield_processor();

@@ -184,8 +184,8 @@ mod tests {
         let guest = table.find_or_add(domain).unwrap();
         let volume = Box::new(RamVolume(vec![0_u8; 4096]));
         let block = BlockDevice::new("dom3/xvda".into(), "serial", volume);
-        let device = guest.device(Model::Disk(Box::new(block)), 33, Sharing::Foreign);
-        guest.attach(DeviceId::Disk(51712), 0x200_0000, device).unwrap();
+        let model = Model::Disk(Box::new(block));
+        guest.attach(DeviceId::Disk(51712), 0x200_0000, 33, Sharing::Foreign, model).unwrap();
         let bridge = Bridge::new(1);
         let _port = bridge_port(&bridge, "endpoint", PortKind::Endpoint, OURS);
         let mut frames = FrameAllocator::default();

@@ -276,7 +276,7 @@ impl Control {
         let guests = self.guests.borrow();
         let devices = |guest: &Guest| {
             let domain = guest.domain();
-            guest.devices().map(move |id| Backend::of(domain, id)).collect::<Vec<_>>()
+            guest.devices().chain(guest.held()).map(move |id| Backend::of(domain, id)).collect::<Vec<_>>()
         };
         guests.iter().flat_map(devices).collect()
     }
@@ -305,7 +305,10 @@ impl Control {
     async fn reconcile(&self, backend: Backend, opened: Option<Opened>) -> Result<(), StoreError> {
         let nodes = self.read_nodes(backend).await?;
         let state = self.retire(backend, &nodes).await?;
-        if state != Some(state::INITIALISING) || self.is_attached(backend) {
+        // What an earlier life of this kernel had attached is in the state that follows.
+        let is_held = self.is_held(backend);
+        let waits = if is_held { state::INIT_WAIT } else { state::INITIALISING };
+        if state != Some(waits) || self.is_attached(backend) {
             return Ok(());
         }
         let attached = match backend.kind {
@@ -327,7 +330,7 @@ impl Control {
                 if told.is_some() {
                     self.remove(&backend.node("error")).await?;
                 }
-                let answered = self.answer(backend, state::INITIALISING, "state", state::INIT_WAIT).await;
+                let answered = self.answer(backend, waits, "state", state::INIT_WAIT).await;
                 if !matches!(answered, Ok(true)) {
                     // It went while we were at it, or the answer could not be written: the next look tries again.
                     self.give_up(backend).await?;
@@ -338,7 +341,10 @@ impl Control {
             Err(reason) if told == Some(&reason) => Ok(()),
             Err(reason) => {
                 log::error!("{backend}: refused: {reason}");
-                self.answer(backend, state::INITIALISING, "error", &reason).await.map(drop)
+                if is_held {
+                    self.give_up(backend).await?;
+                }
+                self.answer(backend, waits, "error", &reason).await.map(drop)
             }
         }
     }

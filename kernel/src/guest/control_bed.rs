@@ -11,7 +11,7 @@ use core::task::{Context, Poll, Waker};
 use drivers::connection::{Connection, ConnectionState};
 use drivers::volume::nbd::disks::NetworkDisks;
 use drivers::volume::ram::Storage;
-use drivers::volume::registry::Registry;
+use drivers::volume::registry::{Purpose, Registry};
 
 use super::*;
 use crate::endpoint::Endpoint;
@@ -122,7 +122,7 @@ impl Plane {
         let notified = Rc::new(Cell::new(false));
         let flag = notified.clone();
         let client = Store::new(Ring::new(page), move || flag.set(true));
-        let allocate = |bytes: u64| {
+        let allocate = |bytes: u64, _: Purpose| {
             (bytes <= 64 << 10).then(|| Box::new(vec![0_u8; bytes as usize]) as Box<dyn Storage>)
         };
         let initrd = vec![7_u8; INITRD_SECTORS as usize * 512];

@@ -111,8 +111,7 @@ impl Bed {
         let guest = table.find_or_add(domain)?;
         let volume = Box::new(RamVolume(vec![0_u8; sectors * 512]));
         let block = Model::Disk(Box::new(BlockDevice::new("disk".into(), "serial", volume)));
-        let device = guest.device(block, IRQ + id, sharing);
-        guest.attach(DeviceId::Disk(id), base, device)
+        guest.attach(DeviceId::Disk(id), base, IRQ + id, sharing, block)
     }
 
     /// A bed whose first guest has a disk at [`BASE`].

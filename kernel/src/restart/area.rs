@@ -32,8 +32,8 @@ pub struct Root {
     pub device_tree: Word,
     /// How often this kernel was started again.
     pub restarts: Word,
-    /// Of these, how many in a row came soon after the one before.
-    pub hasty: Word,
+    /// Of these, how many in a row came soon after it began to serve.
+    pub short_lives: Word,
     /// When this life began to serve, in microseconds; none before it does.
     pub serving_since_us: Word,
     /// The ring index at which the request ends that is being sent to xenstored.
@@ -75,15 +75,17 @@ const DOMAIN_SHIFT: u32 = 33;
 const NIC: u64 = 1 << 32;
 const GRANTED: u64 = 1 << 32;
 
-impl DeviceEntry {
-    fn owner_word(domain: DomainId, id: DeviceId) -> u64 {
-        u64::from(domain.0) << DOMAIN_SHIFT
-            | match id {
-                DeviceId::Disk(number) => u64::from(number),
-                DeviceId::Nic(number) => NIC | u64::from(number),
-            }
-    }
+/// A device by one number, of 48 bits.
+#[must_use]
+pub fn key(domain: DomainId, id: DeviceId) -> u64 {
+    let number = match id {
+        DeviceId::Disk(number) => u64::from(number),
+        DeviceId::Nic(number) => NIC | u64::from(number),
+    };
+    u64::from(domain.0) << DOMAIN_SHIFT | number
+}
 
+impl DeviceEntry {
     /// Whose it is, if anybody's.
     #[must_use]
     pub fn place(&self) -> Option<Place> {
@@ -100,7 +102,7 @@ impl DeviceEntry {
         self.line.set(u64::from(place.irq) | if place.is_granted { GRANTED } else { 0 });
         self.device.forget();
         // Last: from here on it is somebody's.
-        self.owner.set(Self::owner_word(place.domain, place.id));
+        self.owner.set(key(place.domain, place.id));
     }
 
     /// Nobody's any more.
@@ -133,6 +135,7 @@ impl VolumeEntry {
 }
 
 /// The handover area.
+#[derive(Clone, Copy)]
 pub struct Area {
     /// The words that are there once.
     pub root: &'static Root,
@@ -215,7 +218,7 @@ impl Area {
     /// The entry of a device that was attached in an earlier life.
     #[must_use]
     pub fn find(&self, domain: DomainId, id: DeviceId) -> Option<&'static DeviceEntry> {
-        let owner = DeviceEntry::owner_word(domain, id);
+        let owner = key(domain, id);
         self.devices.iter().find(|entry| entry.owner.get() == Some(owner))
     }
 
@@ -230,39 +233,42 @@ impl Area {
     /// The number of an entry of [`Self::devices`].
     #[must_use]
     pub fn index(&self, entry: &DeviceEntry) -> u64 {
-        self.devices.iter().position(|other| ptr::eq(other, entry)).unwrap_or(usize::MAX) as u64
+        let offset = ptr::from_ref(entry).addr().wrapping_sub(self.devices.as_ptr().addr());
+        (offset / size_of::<DeviceEntry>()) as u64
     }
 
-    /// Where the RAM lies that a device's volume of so many bytes has from an earlier life.
+    /// Where the RAM lies that the volume of so many bytes has from an earlier life whose device has this [`key`].
     #[must_use]
-    pub fn volume(&self, domain: DomainId, id: DeviceId, bytes: usize) -> Option<&'static VolumeEntry> {
-        let owner = DeviceEntry::owner_word(domain, id);
+    pub fn volume(&self, owner: u64, bytes: usize) -> Option<&'static VolumeEntry> {
         let is_it = |entry: &&VolumeEntry| {
             entry.owner.get() == Some(owner) && entry.range().is_some_and(|range| range.len() == bytes)
         };
         self.volumes.iter().find(is_it)
     }
 
-    /// Notes where the RAM of a device's volume lies.
+    /// Notes where the RAM of the volume of the device with this [`key`] lies.
     #[must_use]
-    pub fn note_volume(
-        &self,
-        domain: DomainId,
-        id: DeviceId,
-        range: &Range<usize>,
-    ) -> Option<&'static VolumeEntry> {
+    pub fn note_volume(&self, owner: u64, range: &Range<usize>) -> Option<&'static VolumeEntry> {
         let entry = self.volumes.iter().find(|entry| entry.range().is_none())?;
         entry.start.set(range.start as u64);
         entry.bytes.set(range.len() as u64);
-        entry.owner.set(DeviceEntry::owner_word(domain, id));
+        entry.owner.set(owner);
         Some(entry)
     }
 
     /// Empties it, for a first life.
     pub fn clear(&self) {
-        let Root { device_tree, restarts, hasty, serving_since_us, store_request_end, window_slots, served } =
-            self.root;
-        for word in [device_tree, restarts, hasty, serving_since_us, store_request_end, window_slots, served]
+        let Root {
+            device_tree,
+            restarts,
+            short_lives,
+            serving_since_us,
+            store_request_end,
+            window_slots,
+            served,
+        } = self.root;
+        for word in
+            [device_tree, restarts, short_lives, serving_since_us, store_request_end, window_slots, served]
         {
             word.clear();
         }
@@ -319,13 +325,13 @@ mod tests {
     #[test]
     fn a_volume_is_found_by_its_device_and_size() {
         let area = area();
-        let id = DeviceId::Disk(51712);
+        let owner = key(GUEST, DeviceId::Disk(51712));
         let range = 0x4000_0000..0x4400_0000;
-        let entry = area.note_volume(GUEST, id, &range).unwrap();
-        assert!(area.volume(GUEST, id, 4096).is_none());
-        assert!(area.volume(DomainId(1), id, range.len()).is_none());
-        assert_eq!(area.volume(GUEST, id, range.len()).unwrap().range(), Some(range.clone()));
+        let entry = area.note_volume(owner, &range).unwrap();
+        assert!(area.volume(owner, 4096).is_none());
+        assert!(area.volume(key(DomainId(1), DeviceId::Disk(51712)), range.len()).is_none());
+        assert_eq!(area.volume(owner, range.len()).unwrap().range(), Some(range.clone()));
         entry.release();
-        assert!(area.volume(GUEST, id, range.len()).is_none());
+        assert!(area.volume(owner, range.len()).is_none());
     }
 }

@@ -15,7 +15,7 @@ use crate::block::SECTOR_BYTES;
 use crate::connection::Connection;
 use crate::volume::disk::Disk;
 use crate::volume::ram::Storage;
-use crate::volume::registry::{AllocateRam, OpenError};
+use crate::volume::registry::{AllocateRam, OpenError, Purpose};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::rc::Rc;
@@ -274,7 +274,7 @@ fn allocate_buffers(buffer_bytes: u32, allocate: &AllocateRam) -> Result<Box<dyn
     let mut slots = SLOTS_MAX;
     loop {
         let bytes = u64::from(slots) * u64::from(buffer_bytes);
-        match allocate(bytes) {
+        match allocate(bytes, Purpose::Buffers) {
             Some(storage) => return Ok(storage),
             None if slots <= SLOTS_MIN => return Err(OpenError::NoRam(bytes)),
             None => slots /= 2,

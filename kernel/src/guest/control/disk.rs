@@ -13,8 +13,10 @@ use drivers::volume::spec::VolumeSpec;
 use super::nodes::{Nodes, Place};
 use super::openings::{Opened, OpeningVolume};
 use super::{Backend, Control};
+use crate::guest::DeviceId;
 use crate::guest::identity::Target;
 use crate::guest::model::Model;
+use crate::restart::area::key;
 
 /// What a disk is to be.
 #[derive(Clone, PartialEq, Eq)]
@@ -59,7 +61,7 @@ impl Control {
             Some(opened) if opened.wish == wish => opened.outcome,
             _ => {
                 if !self.openings.has(backend, &wish) {
-                    let opening = self.opening(&wish);
+                    let opening = self.opening(backend, &wish);
                     self.openings.begin(backend, wish, opening);
                 }
                 return Poll::Pending;
@@ -72,9 +74,10 @@ impl Control {
         Poll::Ready(Ok(()))
     }
 
-    fn opening(&self, wish: &DiskWish) -> OpeningVolume {
+    fn opening(&self, backend: Backend, wish: &DiskWish) -> OpeningVolume {
         let (volumes, volume, access) = (self.volumes.clone(), wish.volume.clone(), wish.access);
-        Box::pin(async move { volumes.open(&volume, access).await })
+        let opener = key(backend.guest, DeviceId::Disk(backend.number));
+        Box::pin(async move { volumes.open(&volume, access, opener).await })
     }
 }
 

@@ -24,6 +24,15 @@ const NO_WINDOW: &str = "the window for guests' pages is too small for another d
 const NO_HEAP: &str = "the driver domain has no memory left for another device: give it more by memory=";
 
 impl Control {
+    /// Whether the guest has had the device since before this kernel was started again, and waits for it.
+    pub(super) fn is_held(&self, backend: Backend) -> bool {
+        let is_held = |id| {
+            let mut guests = self.guests.borrow_mut();
+            guests.find(backend.guest).is_some_and(|guest| guest.held().any(|held| held == id))
+        };
+        backend.id().is_some_and(is_held)
+    }
+
     pub(super) fn is_attached(&self, backend: Backend) -> bool {
         let is_there = |id| self.guests.borrow_mut().find(backend.guest).is_some_and(|guest| guest.has(id));
         backend.id().is_some_and(is_there)
@@ -55,8 +64,8 @@ impl Control {
         let Some(id) = backend.id() else { return Ok(()) };
         let mut guests = self.guests.borrow_mut();
         let guest = guests.find_or_add(backend.guest).map_err(|error| explain(&error))?;
-        let device = guest.device(model, place.irq, place.sharing);
-        let attached = guest.attach(id, place.base, device).map_err(|error| explain(&error));
+        let attached = guest.attach(id, place.base, place.irq, place.sharing, model);
+        let attached = attached.map_err(|error| explain(&error));
         if attached.is_err() && guest.is_idle() {
             guests.remove(backend.guest);
         }
@@ -73,7 +82,9 @@ impl Control {
 
     /// Takes a device out of its guest, and forgets the guest with its last one. Returns whether it was attached.
     pub(super) fn detach(&self, disk: Backend) -> bool {
-        let Some(id) = disk.id().filter(|_| self.is_attached(disk)) else { return false };
+        let Some(id) = disk.id().filter(|_| self.is_attached(disk) || self.is_held(disk)) else {
+            return false;
+        };
         let mut guests = self.guests.borrow_mut();
         let Some(guest) = guests.find(disk.guest) else { return false };
         guest.detach(id);
