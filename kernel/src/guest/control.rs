@@ -18,6 +18,7 @@
 //! | file | what |
 //! |---|---|
 //! | `control` | xenstore watched, devices brought to the state that it asks for |
+//! | `news` | what it waits for, and what it tells of this domain |
 //! | `nodes` | what it says of a device |
 //! | `disk` | a disk: its volume is opened, and it is attached |
 //! | `openings` | volumes that are being opened: nobody else waits for them |
@@ -26,6 +27,7 @@
 //! | `report` | what is told of our memory |
 
 mod disk;
+mod news;
 mod nic;
 mod nodes;
 mod openings;
@@ -38,21 +40,19 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::fmt::Display;
-use core::future::{Future, poll_fn};
-use core::pin::pin;
-use core::task::{Context, Poll};
+use core::task::Poll;
 
 use drivers::net::bridge::SharedBridge;
 use drivers::volume::registry::Registry;
 
+use super::Guest;
 use super::backend::{Backend, Kind};
 use super::table::GuestTable;
-use super::{DriverNews, Guest};
 use crate::endpoint::Endpoint;
-use crate::endpoint::addressing::Lease;
 use crate::options::NetworkOptions;
 use crate::xen::sched::ShutdownReason;
 use crate::xen::store::{Store, StoreError, WatchEvent};
+use news::News;
 use nodes::Nodes;
 use openings::{Opened, Openings};
 pub use report::OwnMemory;
@@ -60,14 +60,8 @@ use report::QUESTION;
 
 /// Where the tool stack asks this domain to end.
 const SHUTDOWN: &str = "control/shutdown";
-/// Where our own address is shown, if we have one, in a directory of ours that others can read.
-const ADDRESS: &str = "data/ip";
 /// Round trips through xenstored for which a closed device stays visible: each needs Dom0 to run, as does libxl.
 const CLOSED_ROUND_TRIPS: usize = 64;
-
-/// What to do about a driver that does not use grants.
-const HOW_TO_USE_GRANTS: &str = "this device is shared by grants: give it grant_usage=0, or the guest a kernel with \
-                                 CONFIG_XEN_VIRTIO=y";
 
 /// Why the other kinds are refused.
 const NOT_VBD: &str = "this backend speaks virtio only: add specification=virtio to the disk";
@@ -101,18 +95,6 @@ pub struct Network {
     pub options: NetworkOptions,
     /// Our own station, if there is one.
     pub endpoint: Option<Rc<RefCell<Endpoint>>>,
-}
-
-/// What the control plane has to look at.
-enum News {
-    /// Xenstore changed.
-    Store(WatchEvent),
-    /// A guest's driver came up, or failed to.
-    Driver(DriverNews),
-    /// The volume of a disk is open, or cannot be opened.
-    Volume(Opened),
-    /// Our address is another.
-    Address(Option<Lease>),
 }
 
 impl Control {
@@ -186,55 +168,6 @@ impl Control {
                 }
             }
         }
-    }
-
-    async fn next(&self) -> Result<News, StoreError> {
-        let mut event = pin!(self.store.next_event());
-        poll_fn(|context| {
-            if let Poll::Ready(news) = self.guests.borrow_mut().poll_news(context) {
-                return Poll::Ready(Ok(News::Driver(news)));
-            }
-            if let Poll::Ready(lease) = self.poll_address(context) {
-                return Poll::Ready(Ok(News::Address(lease)));
-            }
-            if let Poll::Ready(opened) = self.openings.poll(context) {
-                return Poll::Ready(Ok(News::Volume(opened)));
-            }
-            event.as_mut().poll(context).map_ok(News::Store)
-        })
-        .await
-    }
-
-    fn poll_address(&self, context: &Context<'_>) -> Poll<Option<Lease>> {
-        self.network
-            .endpoint
-            .as_ref()
-            .map_or(Poll::Pending, |endpoint| endpoint.borrow_mut().poll_news(context))
-    }
-
-    /// Writes what our address is, or removes what was written when we have none any more.
-    async fn tell_address(&self, lease: Option<Lease>) -> Result<(), StoreError> {
-        match lease {
-            Some(lease) => {
-                let told = self.store.write(ADDRESS, &lease.address.address().to_string()).await;
-                tolerate(&ADDRESS, told)
-            }
-            None => self.remove(ADDRESS).await,
-        }
-    }
-
-    /// Writes what a driver's trouble is, or removes what was written once it has none.
-    async fn tell_trouble(&self, news: &DriverNews) -> Result<(), StoreError> {
-        let disk = Backend::of(news.domain, news.device);
-        let told = match news.trouble {
-            Some(trouble) => {
-                let sentence = format!("{trouble}: {HOW_TO_USE_GRANTS}");
-                log::warn!("{disk}: {sentence}");
-                self.answer(disk, state::INIT_WAIT, "error", &sentence).await.map(drop)
-            }
-            None => self.store.remove(&disk.node("error")).await,
-        };
-        tolerate(&disk, told)
     }
 
     async fn shutdown(&self) -> Result<Option<ShutdownReason>, StoreError> {
