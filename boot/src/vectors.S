@@ -1,6 +1,5 @@
-// Exception vectors. The kernel runs with interrupts masked but for one hypercall, so everything that arrives here, but
-// for interrupts, is either a fault of our own or a bug. One path: save all registers, call exception_entry, restore,
-// return.
+// Exception vectors. Of interrupts only two kinds arrive: those that end a sleep, and the watchdog's. Everything else is
+// either a fault of our own or a bug. One path: save all registers, call exception_entry, restore, return.
 //
 // In:  any exception to EL1. SPSel is 1 (the hardware sets it), SP_EL1 is the exception stack.
 // Out: exception_entry(x0 = &ExceptionFrame, x1 = vector number 0..15); see ExceptionFrame in lib.rs for the layout.
@@ -16,18 +15,15 @@
     b       save_and_call
     .endm
 
-    // An interrupt is taken between sleep_start and sleep_end only (kernel/src/arch/sleep.S), where it ends a sleep.
-    // It is acknowledged by nobody here and stays pending, so it must be masked from now on.
+    // An interrupt between sleep_start and sleep_end (kernel/src/arch/sleep.S) ends a sleep: it is acknowledged by nobody
+    // here and stays pending, so it must be masked from then on. Anywhere else it is the watchdog's, and goes the way of all
+    // exceptions.
     //
     // In:  an interrupt, on the main stack's side.
-    // Out: back where it was taken, with interrupts masked; at sleep_end if that was between the two labels. All
-    //      registers as they were.
-    .macro  interrupt
+    // Out: of a sleep: at sleep_end, with interrupts masked, all registers as they were. Else as `vector`.
+    .macro  interrupt number
     .balign 0x80
     stp     x0, x1, [sp, #-16]!
-    mrs     x0, spsr_el1
-    orr     x0, x0, #SPSR_INTERRUPTS_MASKED
-    msr     spsr_el1, x0
     mrs     x0, elr_el1
     adrp    x1, sleep_start
     add     x1, x1, :lo12:sleep_start
@@ -38,8 +34,16 @@
     cmp     x0, x1
     b.hs    1f
     msr     elr_el1, x1
-1:  ldp     x0, x1, [sp], #16
+    mrs     x0, spsr_el1
+    orr     x0, x0, #SPSR_INTERRUPTS_MASKED
+    msr     spsr_el1, x0
+    ldp     x0, x1, [sp], #16
     eret
+1:  ldp     x0, x1, [sp], #16
+    sub     sp, sp, #FRAME_BYTES
+    stp     x0, x1, [sp, #0]
+    mov     x1, #\number
+    b       save_and_call
     .endm
 
     .section .text.vectors, "ax"
@@ -47,7 +51,7 @@
     .global vectors
 vectors:
     vector  0       // current EL, SP_EL0: synchronous, IRQ, FIQ, SError
-    interrupt
+    interrupt 1
     vector  2
     vector  3
     vector  4       // current EL, SP_EL1: a fault inside the fault handler, and all aborts that Xen injects

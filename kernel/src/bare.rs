@@ -72,7 +72,7 @@ fn bring_up(device_tree: usize, life: Life) -> Result<Loop, Box<dyn core::error:
     let foundation = unsafe { foundation(device_tree, life, &[])? };
     let Foundation { machine, options, complaints, frames, special_pages, singles, window, .. } = foundation;
     let Foundation { events, console, store, area, volumes: ram_volumes, .. } = foundation;
-    restart::allow(&area);
+    restart::allow(&area, life, options.may_crash);
     log::info!("driver domain {}, for Xen on Arm", env!("CARGO_PKG_VERSION"));
     for complaint in &complaints {
         log::error!("{complaint}");
@@ -84,7 +84,8 @@ fn bring_up(device_tree: usize, life: Life) -> Result<Loop, Box<dyn core::error:
     mm::view::init(&pager, VIEW_TABLES);
     // SAFETY: `foundation` mapped the registers; this is the only driver.
     let gic = unsafe { Gic::new(machine.interrupt_controller)? };
-    let mut devices = Devices::new(gic, Interrupt(machine.timer_interrupt))?;
+    let mut devices =
+        Devices::new(gic, Interrupt(machine.timer_interrupt), Interrupt(machine.physical_timer_interrupt))?;
 
     // The network.
     let uuid = uuid();

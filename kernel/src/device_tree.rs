@@ -24,6 +24,8 @@ pub struct Machine<'a> {
     pub interrupt_controller: InterruptController,
     /// Interrupt number (GIC INTID) of the virtual timer.
     pub timer_interrupt: u32,
+    /// The same of the physical timer.
+    pub physical_timer_interrupt: u32,
     /// Physical devices passed through to this domain, in the order of the device tree.
     pub passthrough: SmallVec<[PassthroughDevice; PASSTHROUGH_MAX]>,
     /// Names of nodes that describe such a device badly, or one too many or not coherent, or a bus with addresses of
@@ -80,8 +82,8 @@ pub enum DeviceTreeError {
 const SHARED_BASE: u32 = 32;
 const PRIVATE_BASE: u32 = 16;
 
-/// Position of the virtual timer's interrupt (Linux, bindings/timer/arm,arch_timer.yaml): after the secure and the
-/// non-secure physical timer's.
+/// Positions of the timers' interrupts (Linux, bindings/timer/arm,arch_timer.yaml): the secure physical timer's is the first.
+const PHYSICAL_TIMER: usize = 1;
 const VIRTUAL_TIMER: usize = 2;
 
 /// Buses inside buses that are looked into.
@@ -116,6 +118,9 @@ impl<'a> Machine<'a> {
             timer_interrupt: timer
                 .and_then(|node| interrupt(node, VIRTUAL_TIMER))
                 .ok_or(DeviceTreeError::Missing("the virtual timer's interrupt"))?,
+            physical_timer_interrupt: timer
+                .and_then(|node| interrupt(node, PHYSICAL_TIMER))
+                .ok_or(DeviceTreeError::Missing("the physical timer's interrupt"))?,
             passthrough: SmallVec::new(),
             passthrough_skipped: SmallVec::new(),
             initrd: initrd.filter(|range| !range.is_empty()),

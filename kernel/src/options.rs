@@ -25,7 +25,7 @@ use crate::limits::{WINDOW_MAX_BYTES, WINDOW_PER_RAM};
 use crate::mm::physmap::REGION_ALIGNMENT;
 
 /// All of them, in the order of the table above.
-const KNOWN: &str = "window=, physmap=, ip=, mac-seed=, mac=, pin-macs=, isolate= and log=";
+const KNOWN: &str = "window=, physmap=, ip=, mac-seed=, mac=, pin-macs=, isolate=, log= and sysrq=";
 
 /// Where the window's slots come from first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +101,8 @@ pub struct Options {
     pub network: NetworkOptions,
     /// Lines less important than this are not shown.
     pub log: LevelFilter,
+    /// Whether `xl sysrq` may crash this kernel, to see it begin again.
+    pub may_crash: bool,
 }
 
 impl Default for Options {
@@ -110,6 +112,7 @@ impl Default for Options {
             source: Source::Unpopulated,
             network: NetworkOptions::default(),
             log: LevelFilter::Info,
+            may_crash: false,
         }
     }
 }
@@ -166,6 +169,12 @@ impl Options {
             }
             "pin-macs" => self.network.pinned = nics_of(word, value)?,
             "isolate" => self.network.isolated = nics_of(word, value)?,
+            "sysrq" => {
+                if value != "crash" {
+                    return Err(format!("option '{word}': expected sysrq=crash"));
+                }
+                self.may_crash = true;
+            }
             "log" => {
                 self.log = value.parse().map_err(|_| {
                     format!("option '{word}': expected one of off, error, warn, info, debug, trace")

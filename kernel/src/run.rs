@@ -23,6 +23,7 @@ use crate::guest::table::GuestTable;
 use crate::limits::POLL_NS;
 use crate::mm::heap::Growth;
 use crate::mm::ram::Ram;
+use crate::restart::{self, watchdog};
 use crate::xen::abi::sched::POLL_PORTS_MAX;
 use crate::xen::event::{PendingEvents, Port};
 use crate::xen::sched::{self, ShutdownReason};
@@ -55,7 +56,10 @@ impl Loop {
         let news = Arc::new(News(AtomicBool::new(true)));
         let waker = Waker::from(news.clone());
         let mut quiet_since_ns = None;
+        self.devices.watch();
         loop {
+            watchdog::turned();
+            restart::check();
             let now_ns = now_ns();
             // First: what is begun in this turn is begun now.
             let done = self.devices.poll(now_ns);
@@ -88,6 +92,7 @@ impl Loop {
 
     /// Ends in order: the guests' volumes are closed, and servers that had some of them are told.
     fn leave(&mut self) {
+        watchdog::stop();
         self.guests.borrow_mut().clear();
         self.devices.leave();
     }
@@ -136,8 +141,7 @@ impl Loop {
         let mut ports: SmallVec<[Port; POLL_PORTS_MAX]> = SmallVec::new();
         ports.extend([self.store.1, self.console]);
         ports.extend(self.guests.borrow().ports());
-        sched::sleep_until_event(&ports);
-        self.devices.take_interrupts();
+        self.devices.sleep(|| sched::sleep_until_event(&ports));
     }
 }
 

@@ -6,6 +6,9 @@ use boot::ExceptionFrame;
 /// What arrived, in the order of the vector table.
 const VECTORS: [&str; 4] = ["synchronous exception", "interrupt", "fast interrupt", "system error"];
 
+/// The vector of an interrupt while the kernel runs: the watchdog's.
+const INTERRUPT: u64 = 1;
+
 /// The exception class, bits 31..26 of ESR_EL1 (Arm ARM, D24.2.40), in words for those that we can cause.
 fn class(esr: u64) -> &'static str {
     match esr >> 26 & 0x3f {
@@ -25,6 +28,9 @@ fn class(esr: u64) -> &'static str {
 /// Called by `vectors.S` on the exception stack.
 #[unsafe(no_mangle)]
 extern "C" fn exception_entry(frame: &mut ExceptionFrame, vector: u64) {
+    if vector == INTERRUPT {
+        return crate::restart::watchdog::interrupt(frame.elr);
+    }
     if super::probe::resume(frame) || super::view_mmu::resume(frame) {
         return;
     }

@@ -1,6 +1,8 @@
-//! The interrupt controller, version 2 or 3, polled: an interrupt itself only ends a sleep.
+//! The interrupt controller, version 2 or 3, polled: an interrupt itself only ends a sleep. But for an urgent one, the
+//! watchdog's: it is taken at any instruction.
 
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use arm_gic::gicv2::GicV2;
 use arm_gic::gicv3::{GicCpuInterface, GicV3};
@@ -10,8 +12,19 @@ use crate::device_tree::InterruptController;
 
 /// Lets every priority through.
 const PRIORITY_MASK_ALL: u8 = 0xff;
-/// The priority of all our interrupts: there is no order among them.
+/// Lets through what is urgent.
+const PRIORITY_MASK_URGENT: u8 = 0x40;
+/// The priority of all our interrupts but urgent ones: there is no order among them.
 const PRIORITY: u8 = 0x80;
+/// The priority of urgent ones.
+const PRIORITY_URGENT: u8 = 0x20;
+
+/// Offsets of two registers in the CPU interface of a GICv2 (GICv2 architecture, 4.1.3).
+const GICC_IAR: usize = 0xc;
+const GICC_EOIR: usize = 0x10;
+
+/// Address of the CPU interface of a GICv2, for [`take_urgent`]; 0 for a GICv3.
+static CPU_INTERFACE: AtomicUsize = AtomicUsize::new(0);
 
 /// The group in which Xen puts a domain's interrupts: its GICv2 knows no other than 0 (`vgic-v2.c`), its GICv3 sets
 /// group 1 in each list register (`gic-v3.c`).
@@ -23,6 +36,15 @@ const SPECIAL_START: u32 = 1020;
 /// An interrupt number as the GIC counts: 16..32 private to the CPU, 32.. shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interrupt(pub u32);
+
+/// Which interrupts reach the CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admitted {
+    /// All that are enabled.
+    All,
+    /// Urgent ones.
+    Urgent,
+}
 
 /// The interrupt controller could not be brought up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,6 +82,7 @@ impl Gic {
                 let mut gic = unsafe { GicV2::new(gicd, gicc) };
                 gic.setup();
                 gic.set_priority_mask(PRIORITY_MASK_ALL);
+                CPU_INTERFACE.store(cpu_interface as usize, Ordering::Relaxed);
                 Ok(Self::V2(gic))
             }
             InterruptController::V3 { distributor, redistributor } => {
@@ -82,15 +105,39 @@ impl Gic {
     /// # Errors
     /// [`GicError`] when there is no such interrupt.
     pub fn enable(&mut self, interrupt: Interrupt) -> Result<(), GicError> {
+        self.enable_with(interrupt, PRIORITY)
+    }
+
+    /// The same for an interrupt that is let through always.
+    ///
+    /// # Errors
+    /// As [`Self::enable`].
+    pub fn enable_urgent(&mut self, interrupt: Interrupt) -> Result<(), GicError> {
+        self.enable_with(interrupt, PRIORITY_URGENT)
+    }
+
+    /// Lets all enabled interrupts through to the CPU, or only urgent ones. What is kept back stays pending.
+    pub fn admit(&mut self, which: Admitted) {
+        let mask = match which {
+            Admitted::All => PRIORITY_MASK_ALL,
+            Admitted::Urgent => PRIORITY_MASK_URGENT,
+        };
+        match self {
+            Self::V2(gic) => gic.set_priority_mask(mask),
+            Self::V3(_) => GicCpuInterface::set_priority_mask(mask),
+        }
+    }
+
+    fn enable_with(&mut self, interrupt: Interrupt, priority: u8) -> Result<(), GicError> {
         let id = IntId::try_from(interrupt.0).map_err(|_| GicError("no such interrupt"))?;
         match self {
             Self::V2(gic) => {
-                gic.set_interrupt_priority(id, PRIORITY);
+                gic.set_interrupt_priority(id, priority);
                 gic.enable_interrupt(id, true).map_err(|_| GicError("interrupt not enabled"))
             }
             Self::V3(gic) => {
                 let cpu = Some(0).filter(|_| id.is_private());
-                gic.set_interrupt_priority(id, cpu, PRIORITY).map_err(|_| GicError("priority not set"))?;
+                gic.set_interrupt_priority(id, cpu, priority).map_err(|_| GicError("priority not set"))?;
                 gic.enable_interrupt(id, cpu, true).map_err(|_| GicError("interrupt not enabled"))
             }
         }
@@ -113,4 +160,24 @@ impl Gic {
             Self::V3(_) => GicCpuInterface::end_interrupt(id, GROUP_V3),
         }
     }
+}
+
+/// Takes a pending interrupt and lets it come again: for the handler of urgent ones, which has no [`Gic`] at hand.
+pub fn take_urgent() -> Option<Interrupt> {
+    let cpu_interface = CPU_INTERFACE.load(Ordering::Relaxed);
+    let interrupt = if cpu_interface == 0 {
+        let id = GicCpuInterface::get_and_acknowledge_interrupt(GROUP_V3)?;
+        GicCpuInterface::end_interrupt(id, GROUP_V3);
+        Interrupt(id.into())
+    } else {
+        let register = |offset| core::ptr::with_exposed_provenance_mut::<u32>(cpu_interface + offset);
+        // SAFETY: the registers of the CPU interface are mapped for good (contract of `Gic::new`). Both accesses are whole in
+        // themselves: whatever the loop does to the controller goes on as if nothing had been.
+        unsafe {
+            let taken = register(GICC_IAR).read_volatile();
+            register(GICC_EOIR).write_volatile(taken);
+            Interrupt(taken)
+        }
+    };
+    Some(interrupt).filter(|interrupt| interrupt.0 < SPECIAL_START)
 }

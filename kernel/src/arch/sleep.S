@@ -1,6 +1,6 @@
-// A hypercall that an interrupt ends: the only place where interrupts are taken.
+// A hypercall that an interrupt ends: the only place where interrupts of devices are taken.
 //
-// Everywhere else they are masked at the CPU, and asked for by polling the interrupt controller. That alone would lose
+// Everywhere else the interrupt controller keeps them back, all but the watchdog's, and they are asked for by polling it. That alone would lose
 // one: an interrupt that comes after the last look and before Xen has put us to sleep would be slept through, since Xen
 // does not keep a vCPU awake for interrupts that it has masked. So they are unmasked for the time of the hypercall:
 //

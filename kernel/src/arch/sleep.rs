@@ -16,3 +16,15 @@ pub unsafe fn hypercall_unmasked(number: u64, first: u64, second: u64) -> i64 {
     // SAFETY: the caller vouches for the arguments; the handler of an interrupt changes nothing but where this goes on.
     unsafe { hypercall_or_interrupt(first, second, number) }
 }
+
+/// Lets interrupts be taken at any instruction from now on: those that the interrupt controller lets through.
+pub fn unmask_interrupts() {
+    // SAFETY: what is taken runs on a stack of its own and leaves all registers as they were.
+    unsafe { core::arch::asm!("msr daifclr, #2", options(nostack)) }
+}
+
+/// Lets no interrupt be taken.
+pub fn mask_interrupts() {
+    // SAFETY: changes nothing else.
+    unsafe { core::arch::asm!("msr daifset, #2", options(nostack)) }
+}

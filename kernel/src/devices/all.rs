@@ -4,28 +4,50 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 
 use super::Device;
-use crate::arch::gic::{Gic, GicError, Interrupt};
+use crate::arch::gic::{Admitted, Gic, GicError, Interrupt};
+use crate::arch::sleep::{mask_interrupts, unmask_interrupts};
 use crate::arch::timer::{now_ns, set_alarm_ns};
 use crate::limits::LOOK_AGAIN_NS;
+use crate::restart::watchdog;
 use crate::xen::sched::yield_processor;
+
+/// Those of the alarm and of the watchdog.
+const OWN_INTERRUPTS: usize = 2;
 
 /// The devices, the interrupt controller, and the alarm.
 pub struct Devices {
     gic: Gic,
     alarm: Interrupt,
+    watchdog: Interrupt,
     /// With their interrupts; what is no device of the machine, such as our endpoint, has none.
     devices: Vec<(Option<Interrupt>, Rc<dyn Device>)>,
 }
 
 impl Devices {
-    /// No devices yet; `alarm` is the interrupt of the virtual timer.
+    /// No devices yet; `alarm` is the interrupt of the virtual timer, `watchdog` that of the physical one.
     ///
     /// # Errors
-    /// [`GicError`] when there is no such interrupt.
-    pub fn new(mut gic: Gic, alarm: Interrupt) -> Result<Self, GicError> {
+    /// [`GicError`] when there are no such interrupts.
+    pub fn new(mut gic: Gic, alarm: Interrupt, watchdog: Interrupt) -> Result<Self, GicError> {
         set_alarm_ns(None);
         gic.enable(alarm)?;
-        Ok(Self { gic, alarm, devices: Vec::new() })
+        gic.enable_urgent(watchdog)?;
+        Ok(Self { gic, alarm, watchdog, devices: Vec::new() })
+    }
+
+    /// From now on the watchdog can interrupt at any instruction, and nothing else can.
+    pub fn watch(&mut self) {
+        self.gic.admit(Admitted::Urgent);
+        unmask_interrupts();
+    }
+
+    /// Sleeps by `sleep`, which any interrupt ends, and takes the interrupts that there are then.
+    pub fn sleep(&mut self, sleep: impl FnOnce()) {
+        mask_interrupts();
+        self.gic.admit(Admitted::All);
+        sleep();
+        self.take_interrupts();
+        self.watch();
     }
 
     /// Adds a device, and lets its interrupt come.
@@ -44,9 +66,9 @@ impl Devices {
     }
 
     /// Takes all interrupts that are pending.
-    pub fn take_interrupts(&mut self) {
+    fn take_interrupts(&mut self) {
         // Bounded: one that cannot be silenced must not keep the loop from all else.
-        for _ in 0..=self.devices.len() {
+        for _ in 0..self.devices.len() + OWN_INTERRUPTS {
             let Some(interrupt) = self.gic.take() else { break };
             // Before the device is told: it may interrupt again from then on, and an edge at an interrupt that is still
             // active waits in QEMU's GICv2 until something else happens. Where levels count, it comes once too often.
@@ -54,6 +76,9 @@ impl Devices {
             if interrupt == self.alarm {
                 // It would be pending again at once.
                 set_alarm_ns(None);
+            }
+            if interrupt == self.watchdog {
+                watchdog::slept();
             }
             let concerned = self.devices.iter().filter(|(of, _)| *of == Some(interrupt));
             concerned.for_each(|(_, device)| device.interrupt());

@@ -16,15 +16,17 @@
 //! | [`area`] | what a life leaves for the next |
 //! | [`words`] | how it is written |
 //! | [`blame`] | whose device was being served |
+//! | [`watchdog`] | a kernel that hangs |
 //!
 //! Requests under way: `drivers::virtio::handover`.
 
 pub mod area;
 pub mod blame;
+pub mod watchdog;
 pub mod words;
 
 use area::Area;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
 /// What the log calls it.
 const NAME: &str = "restart";
@@ -33,6 +35,9 @@ const NAME: &str = "restart";
 const SHORT_US: u64 = 1_000_000;
 /// So many short lives in a row, and this domain ends: it would not serve anybody.
 const SHORT_LIVES_MAX: u64 = 16;
+
+/// A crash that was asked for comes within this time.
+pub const CRASH_WITHIN_NS: u64 = 20_000_000;
 
 /// Which life of this kernel it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +59,45 @@ impl Life {
 /// Address of the handover area once there may be another life: what [`again`] needs when nothing else can be trusted.
 static AREA: AtomicUsize = AtomicUsize::new(0);
 
+/// What was asked for.
+static ASKED: AtomicU8 = AtomicU8::new(NOTHING);
+const NOTHING: u8 = 0;
+const RESTART: u8 = 1;
+const CRASH: u8 = 2;
+
+/// Whether [`ask_for_crash`] is heard.
+static MAY_CRASH: AtomicBool = AtomicBool::new(false);
+
+/// Asks for another life at the next turn of the loop.
+pub fn ask() {
+    ASKED.store(RESTART, Ordering::Relaxed);
+}
+
+/// Asks for a crash at some instruction within the next [`CRASH_WITHIN_NS`], for tests. Returns whether the command line allows
+/// it.
+pub fn ask_for_crash() -> bool {
+    let may = MAY_CRASH.load(Ordering::Relaxed);
+    if may {
+        ASKED.store(CRASH, Ordering::Relaxed);
+    }
+    may
+}
+
+/// Does what was asked for.
+#[cfg(target_os = "none")]
+pub fn check() {
+    match ASKED.load(Ordering::Relaxed) {
+        NOTHING => {}
+        CRASH => {
+            ASKED.store(NOTHING, Ordering::Relaxed);
+            // The low bits of the time are as good as dice.
+            let dice = crate::arch::timer::now_ns().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+            watchdog::bite_after_ns(dice % CRASH_WITHIN_NS);
+        }
+        _ => again(),
+    }
+}
+
 /// A life begins.
 pub fn begin(area: &Area, life: Life, device_tree: usize) {
     if life == Life::First {
@@ -61,16 +105,17 @@ pub fn begin(area: &Area, life: Life, device_tree: usize) {
     }
     let root = area.root;
     root.device_tree.set(device_tree as u64);
-    if life == Life::Again {
-        let restarts = root.restarts.get().unwrap_or(0) + 1;
-        root.restarts.set(restarts);
-        log::warn!("{NAME}: this kernel ended by a fault of its own, and goes on, for the {restarts}. time");
-        blame::assign(area);
-    }
 }
 
-/// From here on a fault begins another life, and ends the domain no more.
-pub fn allow(area: &Area) {
+/// From here on a fault begins another life, and ends the domain no more. Tells of the one before, if there was one.
+pub fn allow(area: &Area, life: Life, may_crash: bool) {
+    if life == Life::Again {
+        let restarts = area.root.restarts.get().unwrap_or(0) + 1;
+        area.root.restarts.set(restarts);
+        log::warn!("{NAME}: this kernel begins again and goes on, for the {restarts}. time");
+        blame::assign(area);
+    }
+    MAY_CRASH.store(may_crash, Ordering::Relaxed);
     AREA.store(core::ptr::from_ref(area.root).expose_provenance(), Ordering::Relaxed);
 }
 

@@ -9,10 +9,11 @@ use super::Control;
 use crate::guest::table::GuestTable;
 use crate::mm::census::Census;
 use crate::mm::frames::FrameAllocator;
+use crate::restart;
 use crate::xen::event::open_ports;
 use crate::xen::store::StoreError;
 
-/// Where `xl sysrq` writes a letter: what we are to tell on our console.
+/// Where `xl sysrq` writes a letter: what we are to tell on our console, or to do.
 pub(super) const QUESTION: &str = "control/sysrq";
 
 /// What the driver domain has left of its own memory.
@@ -32,12 +33,22 @@ impl Control {
             Err(StoreError::NotFound) => return Ok(()),
             other => other?,
         };
-        match letter.as_str() {
-            "" => return Ok(()),
-            "m" => self.tell_memory(),
-            other => log::info!("sysrq {other}: not known; m tells about memory"),
+        if letter.is_empty() {
+            return Ok(());
         }
-        self.store.write(QUESTION, "").await
+        // First: whoever comes after a restart is not asked the same again.
+        self.store.write(QUESTION, "").await?;
+        match letter.as_str() {
+            "m" => self.tell_memory(),
+            "r" => {
+                log::info!("sysrq r: asked to start again");
+                restart::ask();
+            }
+            "c" if restart::ask_for_crash() => log::info!("sysrq c: asked to crash"),
+            "c" => log::info!("sysrq c: not without sysrq=crash on the command line"),
+            other => log::info!("sysrq {other}: not known; m tells about memory, r starts this kernel again"),
+        }
+        Ok(())
     }
 
     fn tell_memory(&self) {
