@@ -14,8 +14,10 @@
 //! | `stations` | which port an address is behind |
 //! | `inbox` | what waits for a port; how all share the buffers |
 //! | `flood` | how much a port may have flooded |
+//! | `guard` | what does not come to our endpoint |
 
 mod flood;
+mod guard;
 mod inbox;
 mod port;
 #[cfg(test)]
@@ -24,6 +26,7 @@ mod stations;
 #[cfg(test)]
 mod tests;
 
+pub use guard::Guard;
 pub use port::{Port, PortCounters, PortError, PortKind, PortSettings};
 
 use super::MacAddress;
@@ -31,6 +34,7 @@ use super::frame::{Frame, FramePool, WIRE_BYTES_MAX};
 use super::headers::Addresses;
 use alloc::rc::Rc;
 use core::cell::RefCell;
+use guard::Origin;
 use inbox::{Borrowed, Inbox, pool_limits};
 use port::State;
 use slab::Slab;
@@ -51,6 +55,7 @@ pub struct Bridge {
     ports: Slab<State>,
     stations: Stations,
     borrowed: Borrowed,
+    uplink: Option<usize>,
 }
 
 /// A bridge that many hold on to.
@@ -65,6 +70,7 @@ impl Bridge {
             ports: Slab::new(),
             stations: Stations::new(seed),
             borrowed: Borrowed::default(),
+            uplink: None,
         }))
     }
 
@@ -85,12 +91,16 @@ impl Bridge {
             PortKind::Guest | PortKind::Endpoint => STATIONS_OF_GUEST,
             PortKind::Uplink => STATIONS_OF_UPLINK,
         };
-        let address = settings.address;
+        let (address, kind) = (settings.address, settings.kind);
         let key = this.ports.insert(State::new(settings, inbox));
         this.pool.set_limits(pool_limits(this.ports.len()));
         if this.stations.add(key, address, stations).is_err() {
             this.remove(key);
             return Err(PortError::NoMemory);
+        }
+        if kind == PortKind::Uplink {
+            this.uplink = Some(key);
+            this.stations.prefer(key);
         }
         Ok(Port { bridge: bridge.clone(), pool: this.pool.clone(), key })
     }
@@ -127,6 +137,7 @@ impl Bridge {
         if let Some(mut port) = self.ports.try_remove(key) {
             port.clear(&mut self.borrowed);
             self.stations.remove(key);
+            self.uplink = self.uplink.filter(|uplink| *uplink != key);
             self.pool.set_limits(pool_limits(self.ports.len()));
             // What the others need they make again: nothing stays of who has gone.
             self.pool.release_idle();
@@ -165,9 +176,12 @@ impl Bridge {
         if from == to {
             return;
         }
+        let origin = self.origin(from);
         let Some((sender, receiver)) = self.ports.get2_mut(from, to) else { return };
         if sender.settings.is_isolated && receiver.settings.is_isolated {
             sender.counters.dropped_isolated += 1;
+        } else if !receiver.admits(frame, origin) {
+            sender.refuse_claim();
         } else {
             receiver.offer(frame, addresses, &mut self.borrowed);
         }
@@ -175,6 +189,7 @@ impl Bridge {
 
     /// To all other ports that want it, if the sender has not had too much flooded.
     fn flood(&mut self, from: usize, frame: &Frame, addresses: &Addresses, now_ns: u64) {
+        let origin = self.origin(from);
         let Some(sender) = self.ports.get_mut(from) else { return };
         if !sender.flood.allows(now_ns) {
             sender.counters.flood_limited += 1;
@@ -182,17 +197,30 @@ impl Bridge {
         }
         let is_isolated = sender.settings.is_isolated;
         let is_group = addresses.destination.is_group();
-        let mut copies = 0;
+        let (mut copies, mut is_claim) = (0, false);
         for (key, port) in &mut self.ports {
             let may_have_it = key != from
                 && !(is_isolated && port.settings.is_isolated)
                 && (is_group || port.may_have_strangers());
-            copies += u64::from(may_have_it && port.offer(frame, addresses, &mut self.borrowed));
+            if may_have_it && !port.admits(frame, origin) {
+                is_claim = true;
+            } else {
+                copies += u64::from(may_have_it && port.offer(frame, addresses, &mut self.borrowed));
+            }
         }
         if let Some(sender) = self.ports.get_mut(from) {
             sender.counters.copies_flooded += copies;
             sender.flood.charge(copies, now_ns);
+            if is_claim {
+                sender.refuse_claim();
+            }
         }
+    }
+
+    /// Where frames of the port `from` come from.
+    fn origin(&self, from: usize) -> Origin {
+        let is_guest = self.ports.get(from).is_some_and(|port| port.settings.kind == PortKind::Guest);
+        if is_guest && self.uplink.is_some() { Origin::Inside } else { Origin::Outside }
     }
 }
 

@@ -14,7 +14,7 @@
 pub mod batch;
 pub mod blk;
 pub mod chain;
-mod complaints;
+pub(crate) mod complaints;
 pub mod mmio;
 pub mod net;
 pub mod queue;

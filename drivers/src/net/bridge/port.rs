@@ -2,11 +2,13 @@
 
 use super::SharedBridge;
 use super::flood::FloodLimit;
+use super::guard::{Guard, Origin};
 use super::inbox::{Borrowed, Inbox};
 use crate::net::MacAddress;
 use crate::net::filter::Filter;
 use crate::net::frame::{Blank, Frame, FramePool};
 use crate::net::headers::Addresses;
+use crate::virtio::complaints::Complaints;
 use alloc::string::String;
 
 /// What is at the other side of a port.
@@ -87,6 +89,8 @@ pub struct PortCounters {
     pub refused: u64,
     /// Frames in that were not flooded because there were too many.
     pub flood_limited: u64,
+    /// Frames in that were kept from our endpoint because they are in the name of one on whom it relies, or its own.
+    pub refused_claims: u64,
 }
 
 /// What the bridge knows of a port.
@@ -95,6 +99,8 @@ pub(super) struct State {
     pub counters: PortCounters,
     pub flood: FloodLimit,
     pub must_announce: bool,
+    guard: Option<Guard>,
+    complaints: Complaints,
     filter: Filter,
     is_open: bool,
     inbox: Inbox,
@@ -108,10 +114,17 @@ impl State {
             counters: PortCounters::default(),
             flood: FloodLimit::default(),
             must_announce: false,
+            guard: None,
+            complaints: Complaints::default(),
             filter: Filter::default(),
             is_open: false,
             inbox,
         }
+    }
+
+    /// Whether a frame from `origin` may come to this port.
+    pub fn admits(&self, frame: &Frame, origin: Origin) -> bool {
+        self.guard.as_ref().is_none_or(|guard| guard.admits(frame.bytes(), origin))
     }
 
     /// Whether a frame for a station that nobody knows may be for somebody behind this port.
@@ -133,6 +146,15 @@ impl State {
             self.counters.dropped_full += 1;
         }
         true
+    }
+
+    /// Counts a frame from this port in the name of somebody else, with a line in the log for the first.
+    pub fn refuse_claim(&mut self) {
+        self.counters.refused_claims += 1;
+        if self.complaints.may_speak() {
+            let name = &self.settings.name;
+            log::warn!("{name}: claims an IP address on which our endpoint relies: not heard (said once)");
+        }
     }
 
     /// Drops what waits.
@@ -200,6 +222,11 @@ impl Port {
             }
             port.filter = filter.unwrap_or_default();
         });
+    }
+
+    /// Keeps from this port what is in the name of one that `guard` names. What waits already stays.
+    pub fn set_guard(&self, guard: Guard) {
+        self.with(|port, _| port.guard = Some(guard));
     }
 
     /// Whether the guest behind this port is asked to announce itself; asked once.

@@ -314,3 +314,105 @@ fn guests_are_asked_once_to_announce_themselves() {
     bridge.borrow_mut().announce();
     assert_eq!([&a, &a, &c].map(Port::take_announcement), [true, false, false]);
 }
+
+const GATEWAY: [u8; 4] = [10, 0, 0, 1];
+const OUR_IP: [u8; 4] = [10, 0, 0, 5];
+const GUEST_IP: [u8; 4] = [10, 0, 0, 7];
+
+fn endpoint() -> PortSettings {
+    PortSettings { kind: PortKind::Endpoint, ..guest(9) }
+}
+
+/// A frame with these bytes behind the addresses.
+fn send_bytes(port: &Port, to: MacAddress, from: MacAddress, bytes: &[u8]) {
+    let mut blank = port.blank(60).unwrap();
+    blank.bytes_mut().fill(0);
+    blank.bytes_mut()[..12].copy_from_slice(&[to.0, from.0].concat());
+    blank.bytes_mut()[12..12 + bytes.len()].copy_from_slice(bytes);
+    port.send(&blank.finish(Offload::default()), NOW);
+}
+
+/// ARP in the name of an address: a request is 1, a reply 2.
+fn arp(operation: u8, sender: [u8; 4]) -> Vec<u8> {
+    let head = [8, 6, 0, 1, 8, 0, 6, 4, 0, operation];
+    [&head[..], &own(1).0, &sender, &[0; 6], &OUR_IP].concat()
+}
+
+/// UDP to a port, behind so many words of options.
+fn udp(source: [u8; 4], port: u16, options: u8) -> Vec<u8> {
+    let mut bytes =
+        [&[8, 0, 0x45 + options, 0, 0, 40, 0, 0, 0, 0, 64, 17, 0, 0][..], &source, &[255; 4]].concat();
+    bytes.resize(bytes.len() + usize::from(options) * 4, 1);
+    bytes.extend([0, 67]);
+    bytes.extend(port.to_be_bytes());
+    bytes
+}
+
+fn guard(port: &Port) {
+    port.set_guard(Guard { own: Some(OUR_IP.into()), relied_on: Vec::from([GATEWAY.into()]) });
+}
+
+#[test]
+fn no_guest_is_heard_as_one_on_whom_the_endpoint_relies() {
+    let (_bridge, [a, b, c, endpoint]) = open([guest(1), guest(2), uplink(), endpoint()]);
+    guard(&endpoint);
+    let claims = [
+        arp(1, GATEWAY),
+        arp(2, GATEWAY),
+        udp(GATEWAY, 53, 0),
+        udp(GUEST_IP, 68, 0),
+        udp([0; 4], 68, 0),
+        udp(GUEST_IP, 68, 3),
+    ];
+    for (count, claim) in (1..).zip(&claims) {
+        send_bytes(&a, own(9), own(1), claim);
+        send_bytes(&a, MacAddress::BROADCAST, own(1), claim);
+        assert_eq!([&b, &c, &endpoint].map(taken), [1, 1, 0], "{claim:?}");
+        assert_eq!(a.counters().refused_claims, 2 * count);
+        // From where they are they come.
+        send_bytes(&c, own(9), STRANGER, claim);
+        assert_eq!(taken(&endpoint), 1, "{claim:?}");
+    }
+    for honest in [arp(1, GUEST_IP), arp(2, GUEST_IP), udp(GUEST_IP, 53, 0), arp(1, [0; 4])] {
+        send_bytes(&a, own(9), own(1), &honest);
+        assert_eq!(taken(&endpoint), 1, "{honest:?}");
+    }
+    assert_eq!(a.counters().refused_claims, 2 * claims.len() as u64);
+}
+
+#[test]
+fn without_an_uplink_servers_are_guests() {
+    let (bridge, [a, endpoint]) = open([guest(1), endpoint()]);
+    guard(&endpoint);
+    for claim in [arp(2, GATEWAY), udp(GATEWAY, 53, 0), udp(GUEST_IP, 68, 0)] {
+        send_bytes(&a, own(9), own(1), &claim);
+        assert_eq!(taken(&endpoint), 1, "{claim:?}");
+    }
+    let uplink = Bridge::add(&bridge, uplink()).unwrap();
+    send_bytes(&a, own(9), own(1), &arp(2, GATEWAY));
+    assert_eq!(taken(&endpoint), 0);
+    drop(uplink);
+    send_bytes(&a, own(9), own(1), &arp(2, GATEWAY));
+    assert_eq!(taken(&endpoint), 1);
+}
+
+#[test]
+fn nothing_comes_to_the_endpoint_in_its_own_name() {
+    let (_bridge, [a, c, endpoint]) = open([guest(1), uplink(), endpoint()]);
+    guard(&endpoint);
+    for claim in [arp(1, OUR_IP), udp(OUR_IP, 80, 0)] {
+        send_bytes(&a, own(9), own(1), &claim);
+        send_bytes(&c, own(9), STRANGER, &claim);
+    }
+    assert_eq!((taken(&endpoint), c.counters().refused_claims), (0, 2));
+}
+
+#[test]
+fn no_guest_takes_the_place_of_a_station_outside() {
+    let (_bridge, [a, b, c]) = open([guest(1), guest(2), uplink()]);
+    send(&c, own(1), STRANGER);
+    send(&a, MacAddress::BROADCAST, STRANGER);
+    assert_eq!(a.counters().refused, 1);
+    send(&b, STRANGER, own(2));
+    assert_eq!([&a, &b, &c].map(taken), [1, 0, 1]);
+}
