@@ -6,7 +6,8 @@
 //!                                                         └──> a group, or unknown: flooded, within a limit
 //! ```
 //! A frame costs the same however many stations there are. Stations are learned by address alone: one that has the same
-//! address in two VLANs is behind one port. VLAN tags pass as they are; a port may be asked to filter them.
+//! address in two VLANs is behind one port. VLAN tags pass as they are; a port may be asked to filter them. A sender that can
+//! wait does, for a bounded time, when the inbox is full that its frame is for; else the frame is lost.
 //!
 //! | file | job |
 //! |---|---|
@@ -15,10 +16,12 @@
 //! | `inbox` | what waits for a port; how all share the buffers |
 //! | `flood` | how much a port may have flooded |
 //! | `guard` | what does not come to our endpoint |
+//! | `patience` | how long a full inbox has senders wait |
 
 mod flood;
 mod guard;
 mod inbox;
+mod patience;
 mod port;
 #[cfg(test)]
 mod properties;
@@ -36,7 +39,7 @@ use alloc::rc::Rc;
 use core::cell::RefCell;
 use guard::Origin;
 use inbox::{Borrowed, Inbox, pool_limits};
-use port::State;
+use port::{Held, State};
 use slab::Slab;
 use stations::Stations;
 
@@ -56,6 +59,8 @@ pub struct Bridge {
     stations: Stations,
     borrowed: Borrowed,
     uplink: Option<usize>,
+    /// When the bridge was used last.
+    now_ns: u64,
 }
 
 /// A bridge that many hold on to.
@@ -71,6 +76,7 @@ impl Bridge {
             stations: Stations::new(seed),
             borrowed: Borrowed::default(),
             uplink: None,
+            now_ns: 0,
         }))
     }
 
@@ -144,11 +150,46 @@ impl Bridge {
         }
     }
 
-    fn send(&mut self, from: usize, frame: &Frame, now_ns: u64) {
+    /// By when [`Self::release`] is to be called, if senders wait.
+    #[must_use]
+    pub fn deadline_ns(&self) -> Option<u64> {
+        let held = self.ports.iter().filter_map(|(_, port)| port.held);
+        held.filter_map(|held| self.ports.get(held.by)?.patience.end_ns()).min()
+    }
+
+    /// Lets senders go on that have waited for long enough. Returns whether there were any.
+    pub fn release(&mut self, now_ns: u64) -> bool {
+        (0..PORTS_MAX).fold(false, |released, key| {
+            let was_held = self.ports.get(key).is_some_and(|port| port.held.is_some());
+            released | (was_held && !self.is_held(key, now_ns))
+        })
+    }
+
+    /// Whether a port has to wait before it sends again.
+    fn is_held(&mut self, from: usize, now_ns: u64) -> bool {
+        self.now_ns = now_ns;
+        let Some(held) = self.ports.get(from).and_then(|sender| sender.held) else { return false };
+        let is_held = self.ports.get_mut(held.by).is_some_and(|receiver| receiver.holds(&held, now_ns));
+        if !is_held && let Some(sender) = self.ports.get_mut(from) {
+            sender.held = None;
+        }
+        is_held
+    }
+
+    /// Returns false if the sender is to wait: then nothing has happened.
+    fn send(&mut self, from: usize, frame: &Frame, now_ns: u64, when_full: WhenFull) -> bool {
+        self.now_ns = now_ns;
+        let is_sent = self.forward(from, frame, now_ns, when_full);
+        if is_sent && let Some(sender) = self.ports.get_mut(from) {
+            sender.counters.frames_in += 1;
+            sender.counters.bytes_in += u64::try_from(frame.bytes().len()).unwrap_or(0);
+        }
+        is_sent
+    }
+
+    fn forward(&mut self, from: usize, frame: &Frame, now_ns: u64, when_full: WhenFull) -> bool {
         let now_s = u32::try_from(now_ns / NS_PER_SECOND).unwrap_or(u32::MAX);
-        let Some(sender) = self.ports.get_mut(from) else { return };
-        sender.counters.frames_in += 1;
-        sender.counters.bytes_in += u64::try_from(frame.bytes().len()).unwrap_or(0);
+        let Some(sender) = self.ports.get_mut(from) else { return true };
         let addresses = Addresses::of(frame.bytes()).filter(|addresses| {
             is_allowed(&sender.settings, frame, addresses.source)
                 // Its own address needs no learning: most frames have it.
@@ -157,7 +198,7 @@ impl Bridge {
         });
         let Some(addresses) = addresses else {
             sender.counters.refused += 1;
-            return;
+            return true;
         };
         if is_reserved(addresses.destination) {
             sender.counters.dropped_reserved += 1;
@@ -165,26 +206,40 @@ impl Bridge {
             self.flood(from, frame, &addresses, now_ns);
         } else {
             match self.stations.find(addresses.destination, now_s) {
-                Some(to) => self.hand_over(from, to, frame, &addresses),
+                Some(to) => return self.hand_over(from, to, frame, &addresses, when_full),
                 None => self.flood(from, frame, &addresses, now_ns),
             }
         }
+        true
     }
 
-    /// To one port, if that is another.
-    fn hand_over(&mut self, from: usize, to: usize, frame: &Frame, addresses: &Addresses) {
+    /// To one port, if that is another. Returns false if the sender is to wait.
+    fn hand_over(
+        &mut self,
+        from: usize,
+        to: usize,
+        frame: &Frame,
+        addresses: &Addresses,
+        when_full: WhenFull,
+    ) -> bool {
         if from == to {
-            return;
+            return true;
         }
         let origin = self.origin(from);
-        let Some((sender, receiver)) = self.ports.get2_mut(from, to) else { return };
+        let Some((sender, receiver)) = self.ports.get2_mut(from, to) else { return true };
         if sender.settings.is_isolated && receiver.settings.is_isolated {
             sender.counters.dropped_isolated += 1;
         } else if !receiver.admits(frame, origin) {
             sender.refuse_claim();
+        } else if when_full == WhenFull::Wait
+            && receiver.must_wait(frame, addresses, &mut self.borrowed, self.now_ns)
+        {
+            sender.held = Some(Held { by: to, until_frames: receiver.waiting() / 2 });
+            return false;
         } else {
             receiver.offer(frame, addresses, &mut self.borrowed);
         }
+        true
     }
 
     /// To all other ports that want it, if the sender has not had too much flooded.
@@ -222,6 +277,14 @@ impl Bridge {
         let is_guest = self.ports.get(from).is_some_and(|port| port.settings.kind == PortKind::Guest);
         if is_guest && self.uplink.is_some() { Origin::Inside } else { Origin::Outside }
     }
+}
+
+/// What is done with a frame for one port whose inbox is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WhenFull {
+    Lose,
+    /// The sender keeps it, as long as the receiver may have it wait.
+    Wait,
 }
 
 /// Whether a port may send such a frame, as far as that does not depend on others.

@@ -170,7 +170,6 @@ impl<M: GuestMemory> Device<M> for NetDevice {
         self.common.record.complaints.reset();
         self.common.port.set_filter(None);
         self.receive = Receive::default();
-        self.transmit.forget();
         self.control = Control::default();
         self.announcement = Announcement::default();
     }

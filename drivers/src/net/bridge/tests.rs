@@ -135,7 +135,7 @@ fn a_frame_that_is_to_be_cut_may_be_long() {
     let mut blank = a.blank(FRAME_BYTES_MAX).unwrap();
     blank.bytes_mut()[..12].copy_from_slice(&[own(2).0, own(1).0].concat());
     a.send(&blank.finish(Offload { segmentation, ..Offload::default() }), NOW);
-    assert_eq!((b.waiting(), b.waiting_bytes()), (1, FRAME_BYTES_MAX));
+    assert_eq!((b.waiting(), b.counters().bytes_out), (1, FRAME_BYTES_MAX as u64));
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn a_closed_port_gets_nothing_and_keeps_nothing() {
     let (bridge, [a, b]) = open([guest(1), guest(2)]);
     send(&a, own(2), own(1));
     b.set_filter(None);
-    assert_eq!((b.waiting(), b.waiting_bytes(), bridge.borrow().pool().in_use()), (0, 0, 0));
+    assert_eq!((b.waiting(), bridge.borrow().pool().in_use()), (0, 0));
     send(&a, own(2), own(1));
     assert_eq!((b.waiting(), b.counters().dropped_filtered), (0, 1));
 }
@@ -256,14 +256,6 @@ fn a_flooded_frame_is_in_memory_once() {
     let (bridge, [a, b, c]) = open([guest(1), guest(2), guest(3)]);
     send(&a, MacAddress::BROADCAST, own(1));
     assert_eq!((b.waiting(), c.waiting(), bridge.borrow().pool().in_use()), (1, 1, 1));
-}
-
-#[test]
-fn a_frame_that_was_put_back_comes_first() {
-    let (_bridge, [a, b]) = open([guest(1), guest(2)]);
-    [60, 61].into_iter().for_each(|bytes| a.send(&frame(&a, own(2), own(1), bytes), NOW));
-    b.put_back(b.receive().unwrap());
-    assert_eq!((b.waiting(), b.receive().unwrap().bytes().len()), (2, 60));
 }
 
 #[test]
@@ -415,4 +407,108 @@ fn no_guest_takes_the_place_of_a_station_outside() {
     assert_eq!(a.counters().refused, 1);
     send(&b, STRANGER, own(2));
     assert_eq!([&a, &b, &c].map(taken), [1, 0, 1]);
+}
+
+const MS: u64 = 1_000_000;
+
+/// Sends until the port is held, and says how many went.
+fn send_until_held(port: &Port, to: MacAddress, from: MacAddress, now_ns: u64) -> usize {
+    (0..1000).take_while(|_| port.send_or_wait(&frame(port, to, from, 60), now_ns)).count()
+}
+
+#[test]
+fn a_sender_waits_for_who_takes_frames_and_none_is_lost() {
+    let (bridge, [a, b]) = open([guest(1), guest(2)]);
+    let mut now_ns = NOW;
+    let mut sent = 0;
+    for _ in 0..100 {
+        sent += send_until_held(&a, own(2), own(1), now_ns);
+        assert!(a.is_held(now_ns) && bridge.borrow().deadline_ns().is_some());
+        now_ns += 5 * MS;
+        assert!(a.is_held(now_ns));
+        // Not at the first frame that is taken: then each would be waited for.
+        assert!(b.receive().is_some());
+        assert!(a.is_held(now_ns));
+        taken(&b);
+        assert!(!a.is_held(now_ns) && bridge.borrow().deadline_ns().is_none());
+    }
+    assert_eq!((b.counters().frames_out, a.counters().frames_in), (sent as u64, sent as u64));
+    assert_eq!((b.counters().dropped_full, sent), (0, 7200));
+}
+
+#[test]
+fn who_takes_nothing_holds_up_others_once() {
+    let (bridge, [a, b, c]) = open([guest(1), guest(2), guest(3)]);
+    send_until_held(&a, own(2), own(1), NOW);
+    let end_ns = bridge.borrow().deadline_ns().unwrap();
+    assert!((NOW + MS..=NOW + 10 * MS).contains(&end_ns));
+    assert!(!bridge.borrow_mut().release(end_ns - 1) && a.is_held(end_ns - 1));
+    assert!(bridge.borrow_mut().release(end_ns) && !a.is_held(end_ns));
+    assert_eq!(bridge.borrow().deadline_ns(), None);
+    for turn in 1..1000 {
+        let now_ns = end_ns + turn * 100 * MS;
+        assert!(a.send_or_wait(&frame(&a, own(2), own(1), 60), now_ns));
+        assert!(c.send_or_wait(&frame(&c, own(2), own(3), 60), now_ns));
+        assert!(a.send_or_wait(&frame(&a, own(3), own(1), 60), now_ns));
+        assert_eq!(taken(&c), 1);
+    }
+    assert_eq!(b.counters().dropped_full, 2 * 999);
+    // It takes some again: then others wait for it.
+    taken(&b);
+    let now_ns = end_ns + 1000 * 100 * MS;
+    assert!(send_until_held(&a, own(2), own(1), now_ns) < 1000 && a.is_held(now_ns));
+}
+
+#[test]
+fn who_takes_a_frame_now_and_then_slows_others_little() {
+    let (bridge, [a, b]) = open([guest(1), guest(2)]);
+    let (mut now_ns, mut waited_ns) = (NOW, 0);
+    for _ in 0..1000 {
+        send_until_held(&a, own(2), own(1), now_ns);
+        if let Some(end_ns) = bridge.borrow().deadline_ns() {
+            waited_ns += end_ns - now_ns;
+            now_ns = end_ns;
+        }
+        assert!(!a.is_held(now_ns));
+        assert!(b.receive().is_some());
+        now_ns += MS;
+    }
+    assert!(waited_ns < 120 * MS, "{waited_ns}");
+}
+
+#[test]
+fn nobody_waits_for_what_is_not_wanted_or_to_be_flooded() {
+    let (bridge, [a, b, c]) = open([guest(1), guest(2), uplink()]);
+    let goes = |port: &Port, to, from| {
+        let count = (0..200).filter(|_| port.send_or_wait(&frame(port, to, from, 60), NOW)).count();
+        assert_eq!((count, bridge.borrow().deadline_ns()), (200, None));
+    };
+    goes(&a, MacAddress::BROADCAST, own(1));
+    goes(&a, STRANGER, own(1));
+    assert!(b.counters().dropped_full > 0 && c.counters().dropped_full > 0);
+    b.set_filter(None);
+    goes(&a, own(2), own(1));
+    // The uplink sends without waiting.
+    b.set_filter(Some(Filter::default()));
+    (0..200).for_each(|_| send(&c, own(2), STRANGER));
+    assert_eq!(bridge.borrow().deadline_ns(), None);
+}
+
+#[test]
+fn who_waits_goes_on_when_the_receiver_is_gone() {
+    let (bridge, [a, b, c]) = open([guest(1), guest(2), guest(3)]);
+    send_until_held(&a, own(2), own(1), NOW);
+    drop(b);
+    assert!(!a.is_held(NOW));
+    send_until_held(&a, own(3), own(1), NOW);
+    c.set_filter(None);
+    assert!(!a.is_held(NOW));
+    // Nor does one wait that is gone, or was reset.
+    c.set_filter(Some(Filter::default()));
+    send_until_held(&a, own(3), own(1), NOW);
+    a.set_filter(None);
+    assert!(!a.is_held(NOW) && bridge.borrow().deadline_ns().is_none());
+    send_until_held(&a, own(3), own(1), NOW);
+    drop(a);
+    assert_eq!(bridge.borrow().deadline_ns(), None);
 }
