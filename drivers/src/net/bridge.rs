@@ -90,7 +90,9 @@ impl Bridge {
             return Err(PortError::Full(PORTS_MAX));
         }
         if let Some(address) = settings.address {
-            this.check_own(address)?;
+            // It is the newcomer's by right: another may have taken it on.
+            this.take_back(address);
+            this.check_own(address, None)?;
         }
         let inbox = Inbox::new().map_err(|_| PortError::NoMemory)?;
         let stations = match settings.kind {
@@ -129,11 +131,47 @@ impl Bridge {
             .for_each(|(_, port)| port.must_announce = port.settings.kind == PortKind::Guest);
     }
 
-    fn check_own(&self, address: MacAddress) -> Result<(), PortError> {
+    /// Gives a port that has an address of its own another one. Returns false if that is not its to have.
+    fn set_address(&mut self, key: usize, address: MacAddress) -> bool {
+        let now_s = u32::try_from(self.now_ns / NS_PER_SECOND).unwrap_or(u32::MAX);
+        let is_elsewhere = self.stations.find(address, now_s).is_some_and(|holder| holder != key);
+        if is_elsewhere || self.check_own(address, Some(key)).is_err() {
+            return false;
+        }
+        let Some(port) = self.ports.get_mut(key) else { return false };
+        if port.given.is_none() || port.settings.is_pinned && port.given != Some(address) {
+            return false;
+        }
+        port.settings.address = Some(address);
+        self.stations.set_own(key, address);
+        true
+    }
+
+    /// Gives a port its first address again, which stayed its own.
+    fn reset_address(&mut self, key: usize) {
+        if let Some(port) = self.ports.get_mut(key)
+            && let Some(given) = port.given.filter(|given| port.settings.address != Some(*given))
+        {
+            port.settings.address = Some(given);
+            self.stations.set_own(key, given);
+        }
+    }
+
+    /// Nobody keeps an address that is not the first it had.
+    fn take_back(&mut self, address: MacAddress) {
+        let taken = self.ports.iter().find(|(_, port)| port.settings.address == Some(address));
+        if let Some(key) = taken.map(|(key, _)| key) {
+            self.reset_address(key);
+        }
+    }
+
+    /// Whether an address can be a port's own, if that is not the port `except`.
+    fn check_own(&self, address: MacAddress, except: Option<usize>) -> Result<(), PortError> {
         if !address.is_station() {
             return Err(PortError::NotAStation(address));
         }
-        match self.ports.iter().find(|(_, other)| other.settings.address == Some(address)) {
+        let has_it = |port: &State| port.given == Some(address) || port.settings.address == Some(address);
+        match self.ports.iter().find(|(key, other)| Some(*key) != except && has_it(other)) {
             Some((_, other)) => Err(PortError::Duplicate(address, other.settings.name.clone())),
             None => Ok(()),
         }

@@ -169,6 +169,7 @@ impl<M: GuestMemory> Device<M> for NetDevice {
         self.common.accepted = Features::empty();
         self.common.record.complaints.reset();
         self.common.port.set_filter(None);
+        self.common.port.reset_address();
         self.receive = Receive::default();
         self.control = Control::default();
         self.announcement = Announcement::default();

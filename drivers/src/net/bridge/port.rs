@@ -109,6 +109,8 @@ pub(super) struct State {
     pub counters: PortCounters,
     pub flood: FloodLimit,
     pub must_announce: bool,
+    /// The address that it had at first.
+    pub given: Option<MacAddress>,
     /// It waits before it sends more.
     pub held: Option<Held>,
     /// How long others wait for it.
@@ -124,6 +126,7 @@ impl State {
     /// A closed port.
     pub fn new(settings: PortSettings, inbox: Inbox) -> Self {
         Self {
+            given: settings.address,
             settings,
             counters: PortCounters::default(),
             flood: FloodLimit::default(),
@@ -287,6 +290,18 @@ impl Port {
     #[must_use]
     pub fn counters(&self) -> PortCounters {
         self.with(|port, _| port.counters).unwrap_or_default()
+    }
+
+    /// Gives it another address of its own, until [`Self::reset_address`]. Returns false if it cannot have that: it is pinned, the
+    /// address is no station's or another port's, or was heard elsewhere lately.
+    #[must_use]
+    pub fn set_address(&self, address: MacAddress) -> bool {
+        self.bridge.borrow_mut().set_address(self.key, address)
+    }
+
+    /// Gives it back the address that it had at first.
+    pub fn reset_address(&self) {
+        self.bridge.borrow_mut().reset_address(self.key);
     }
 
     /// Its own address.

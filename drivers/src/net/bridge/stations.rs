@@ -80,6 +80,13 @@ impl Stations {
         Ok(())
     }
 
+    /// A port that has an address of its own has another one from now on.
+    pub fn set_own(&mut self, port: usize, address: MacAddress) {
+        let Some(entry) = link(port, 0).filter(|entry| self.is_own(*entry)) else { return };
+        self.unlink(entry);
+        let _ = self.enter(entry, address, 0);
+    }
+
     /// From now on `port` comes before others, but where an address is their own.
     pub fn prefer(&mut self, port: usize) {
         self.preferred = Some(port);
@@ -147,9 +154,14 @@ impl Stations {
         None
     }
 
-    /// A new entry, the first of its chain.
+    /// A new entry.
     fn insert(&mut self, port: usize, address: MacAddress, now_s: u32) -> Option<()> {
         let entry = self.room(port, now_s)?;
+        self.enter(entry, address, now_s)
+    }
+
+    /// Makes an entry that is in no chain the first of one.
+    fn enter(&mut self, entry: Link, address: MacAddress, now_s: u32) -> Option<()> {
         let next = self.chain(address);
         *self.station_mut(entry)? = Station { address, next, seen_s: now_s };
         let chain = self.index(address);

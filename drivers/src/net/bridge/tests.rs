@@ -512,3 +512,26 @@ fn who_waits_goes_on_when_the_receiver_is_gone() {
     drop(a);
     assert_eq!(bridge.borrow().deadline_ns(), None);
 }
+
+#[test]
+fn a_pinned_port_keeps_its_address() {
+    let (_bridge, [a]) = open([PortSettings { is_pinned: true, ..guest(1) }]);
+    assert!(!a.set_address(STRANGER) && a.set_address(own(1)));
+    assert_eq!(a.address(), Some(own(1)));
+}
+
+#[test]
+fn an_address_that_was_taken_on_is_given_up_to_whose_it_is() {
+    let (bridge, [a, b]) = open([guest(1), guest(2)]);
+    assert!(a.set_address(own(3)) && !b.set_address(own(3)));
+    // The first is still its own.
+    assert!(!b.set_address(own(1)) && Bridge::add(&bridge, guest(1)).is_err());
+    let c = Bridge::add(&bridge, guest(3)).unwrap();
+    c.set_filter(Some(Filter::default()));
+    assert_eq!(a.address(), Some(own(1)));
+    send(&b, own(3), own(2));
+    send(&b, own(1), own(2));
+    assert_eq!([&a, &b, &c].map(taken), [1, 0, 1]);
+    send(&a, own(2), own(3));
+    assert_eq!((taken(&b), a.counters().refused), (0, 1));
+}
