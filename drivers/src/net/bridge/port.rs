@@ -204,7 +204,9 @@ impl State {
         self.counters.refused_claims += 1;
         if self.complaints.may_speak() {
             let name = &self.settings.name;
-            log::warn!("{name}: claims an IP address on which our endpoint relies: not heard (said once)");
+            log::warn!(
+                "{name}: kept from our endpoint what is in the name of one on whom it relies (said once)"
+            );
         }
     }
 
