@@ -162,7 +162,7 @@ impl Transmit {
         let waiting = queue.waiting()?;
         let is_held = waiting > 0 && common.port.is_held(sys::now_ns());
         if waiting == 0 || is_held {
-            let is_late = sys::now_ns().saturating_sub(self.sent_ns) >= PATIENCE_NS;
+            let is_late = queue.untold() > 0 && sys::now_ns().saturating_sub(self.sent_ns) >= PATIENCE_NS;
             let interrupt = is_late && queue.wants_interrupt()?;
             let served = Served { interrupt, owes_interrupt: queue.untold() > 0, ..Served::default() };
             return Ok(Served { stalled: is_held, under_way: is_held, ..served });
