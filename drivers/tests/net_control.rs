@@ -9,7 +9,9 @@ use drivers::net::filter::ADDRESSES_MAX;
 use drivers::net::offload::Offload;
 use drivers::virtio::Features;
 use drivers::virtio::mmio::{Progress, Width};
-use drivers::virtio::net::config::{CTRL_RX, CTRL_RX_EXTRA, CTRL_VLAN, CTRL_VQ, GUEST_ANNOUNCE, features};
+use drivers::virtio::net::config::{
+    CTRL_MAC_ADDR, CTRL_RX, CTRL_RX_EXTRA, CTRL_VLAN, CTRL_VQ, GUEST_ANNOUNCE, features,
+};
 
 const OK: u8 = 0;
 const ERROR: u8 = 1;
@@ -61,7 +63,7 @@ fn configuration_is_as_the_specification_wants() {
     assert_eq!(guest.read(DEVICE_ID), 1);
     let bytes: Vec<_> = (0..16).map(|at| guest.device.read(CONFIG + at, Width::One)).collect();
     assert_eq!(bytes, [0, 0x16, 0x3e, 0, 0, 1, 1, 0, 1, 0, 0xdc, 5, 0, 0, 0, 0]);
-    assert_eq!(features().bits(), 0x1_303f_99ab);
+    assert_eq!(features().bits(), 0x1_30bf_99ab);
 }
 
 #[test]
@@ -172,7 +174,7 @@ fn commands_that_make_no_sense_are_answered_with_an_error() {
         &[&[1, 0], &[0, 0, 0, 0], &[0, 0, 0, 0], &[0]],
         &[&[1, 0], &[1, 0, 0, 0], &[0, 0, 0, 0]],
         &[&[1, 0], &too_many, &[0, 0, 0, 0]],
-        &[&[1, 1], &GUEST.0],
+        &[&[1, 1], &GROUP.0],
         &[&[2, 0], &[1, 0]],
         &[&[3, 1]],
         &[&[4, 0], &[1, 0]],
@@ -273,4 +275,46 @@ fn a_driver_that_is_not_up_has_no_work() {
     guest.write(STATUS, 0);
     assert!(!guest.device.has_work());
     assert_eq!(guest.device.process(), Progress::default());
+}
+
+const NEW: MacAddress = MacAddress([2, 0, 0, 0, 0, 77]);
+
+fn set_address(guest: &mut NetGuest, address: MacAddress) -> u8 {
+    guest.command(&[&[1, 1], &address.0])
+}
+
+fn address_in_configuration(guest: &NetGuest) -> MacAddress {
+    MacAddress([0, 1, 2, 3, 4, 5].map(|at| guest.device.read(CONFIG + at, Width::One).try_into().unwrap()))
+}
+
+#[test]
+fn a_guest_takes_on_another_address_until_it_is_reset() {
+    let mut guest = guest();
+    assert!(!receives_for(&mut guest, NEW));
+    assert_eq!((set_address(&mut guest, NEW), address_in_configuration(&guest)), (OK, NEW));
+    assert!(receives_for(&mut guest, NEW) && !receives_for(&mut guest, GUEST));
+    // What it sends is its own, and nobody else's.
+    guest.send([0; 12], &frame(STATION, NEW, 60));
+    assert_eq!(guest.arrived().len(), 1);
+    guest.deliver(&frame(GUEST, NEW, 60), Offload::default());
+    assert_eq!(guest.peer.counters().refused, 1);
+    guest.start(without(CTRL_VLAN), [256, 256, 64]);
+    assert_eq!(address_in_configuration(&guest), GUEST);
+    guest.post_buffers(200, 2048);
+    guest.kick(0);
+    assert_eq!(guest.command(&[&[0, 0], &[0]]), OK);
+    assert!(receives_for(&mut guest, GUEST) && !receives_for(&mut guest, NEW));
+}
+
+#[test]
+fn addresses_that_it_cannot_have_are_refused() {
+    let mut guest = guest();
+    guest.deliver(&frame(GUEST, NEW, 60), Offload::default());
+    for address in [STATION, NEW, GROUP, MacAddress::BROADCAST, MacAddress([0; 6])] {
+        assert_eq!(set_address(&mut guest, address), ERROR, "{address}");
+    }
+    assert_eq!(guest.command(&[&[1, 1], &[2, 0, 0, 0, 0]]), ERROR);
+    assert_eq!((set_address(&mut guest, GUEST), address_in_configuration(&guest)), (OK, GUEST));
+    let mut without_it = NetGuest::with_features(without(CTRL_MAC_ADDR));
+    assert_eq!(set_address(&mut without_it, NEW), ERROR);
 }

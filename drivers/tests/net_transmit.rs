@@ -317,3 +317,121 @@ fn a_frame_after_which_none_comes_is_told_of_before_long() {
     }
     assert!(start.elapsed().as_micros() >= 100);
 }
+
+const OTHER: drivers::net::MacAddress = drivers::net::MacAddress([0, 0x16, 0x3e, 0, 0, 3]);
+
+/// Posts frames to the station, one after the other of another length, and kicks.
+fn post_many(guest: &mut NetGuest, lengths: std::ops::Range<usize>) {
+    for length in lengths {
+        guest.post_sent(&[&PLAIN[..], &sent(length)].concat(), &[]);
+    }
+    guest.write(common::QUEUE_NOTIFY, 1);
+}
+
+/// Lets the device work until it rests or waits.
+fn work_until_held(guest: &mut NetGuest) -> Progress {
+    for _ in 0..100 {
+        let progress = guest.device.process();
+        if !progress.more {
+            return progress;
+        }
+    }
+    panic!("there is always something to do");
+}
+
+const WAITS: Progress = Progress { requests: 0, more: false, under_way: true };
+
+#[test]
+fn what_has_no_place_stays_in_the_guests_ring() {
+    let mut guest = NetGuest::running();
+    post_many(&mut guest, 60..260);
+    assert!(work_until_held(&mut guest).under_way);
+    let before = guest.take_used(1).len();
+    assert!(before < 200 && guest.frames_in_use() == before);
+    // It rests, without a kick, with what was sent told of, and can sleep until the bridge says.
+    assert_eq!(
+        (guest.device.process(), guest.device.has_work(), guest.line.edges() > 0),
+        (WAITS, false, true)
+    );
+    assert!(guest.bridge.borrow().deadline_ns().is_some());
+    let mut arrived = guest.arrived();
+    while arrived.len() < 200 {
+        let _ = work_until_held(&mut guest);
+        let more = guest.arrived();
+        assert!(!more.is_empty());
+        arrived.extend(more);
+    }
+    assert_eq!(arrived, (60..260).map(sent).collect::<Vec<_>>());
+    guest.work();
+    assert_eq!((before + guest.take_used(1).len(), guest.counters().frames_sent), (200, 200));
+    assert_eq!((guest.peer.counters().dropped_full, guest.bridge.borrow().deadline_ns()), (0, None));
+}
+
+#[test]
+fn a_receiver_that_takes_nothing_is_not_waited_for_again() {
+    let mut guest = NetGuest::running();
+    let other = common::net_bed::port(&guest.bridge, "dom4/net0", OTHER);
+    other.set_filter(Some(drivers::net::filter::Filter::default()));
+    post_many(&mut guest, 60..260);
+    let start = std::time::Instant::now();
+    while work_until_held(&mut guest).under_way {
+        assert!(start.elapsed().as_secs() < 5);
+    }
+    assert!(start.elapsed().as_millis() >= 9);
+    let lost = guest.peer.counters().dropped_full;
+    assert_eq!((guest.take_used(1).len(), guest.peer.waiting() as u64 + lost), (200, 200));
+    // From then on it holds up nobody.
+    let start = std::time::Instant::now();
+    for _ in 0..20 {
+        post_many(&mut guest, 60..70);
+        assert!(!work_until_held(&mut guest).under_way);
+        guest.send(PLAIN, &frame(OTHER, GUEST, 60));
+        assert!(other.receive().is_some());
+    }
+    assert_eq!(guest.peer.counters().dropped_full, lost + 200);
+    assert!(start.elapsed().as_secs() < 5);
+}
+
+#[test]
+fn a_reset_ends_the_wait() {
+    let mut guest = NetGuest::running();
+    post_many(&mut guest, 60..260);
+    assert!(work_until_held(&mut guest).under_way);
+    guest.start(without(Features::empty()), [256, 256, 64]);
+    assert_eq!(guest.bridge.borrow().deadline_ns(), None);
+    assert!(!guest.arrived().is_empty());
+    guest.send(PLAIN, &sent(60));
+    assert_eq!(guest.arrived(), [sent(60)]);
+}
+
+#[test]
+fn what_is_wrong_behind_a_frame_that_waits_shows_in_its_turn() {
+    let mut guest = NetGuest::running();
+    post_many(&mut guest, 60..140);
+    guest.post(1, &[(DATA, 3, false)]);
+    assert!(work_until_held(&mut guest).under_way && !guest.needs_reset());
+    let mut arrived = guest.arrived();
+    assert!(!work_until_held(&mut guest).under_way);
+    arrived.extend(guest.arrived());
+    assert_eq!(arrived, (60..140).map(sent).collect::<Vec<_>>());
+    assert!(guest.needs_reset());
+}
+
+#[test]
+fn what_was_told_at_rest_is_not_told_again() {
+    let mut guest = NetGuest::with_features(without(Features::EVENT_IDX));
+    send_in_passing(&mut guest);
+    guest.work();
+    let told = guest.line.edges();
+    std::thread::sleep(std::time::Duration::from_millis(1));
+    guest.write(common::QUEUE_NOTIFY, 1);
+    guest.work();
+    assert_eq!(guest.line.edges(), told);
+    // 63 and one more make no 64 untold when those were told.
+    for _ in 0..63 {
+        guest.post_sent(&[&PLAIN[..], &sent(60)].concat(), &[]);
+    }
+    let _ = guest.device.poll();
+    let _ = guest.device.poll();
+    assert_eq!(guest.line.edges(), told);
+}

@@ -2,7 +2,7 @@
 
 use drivers::fake::nic::FakeNic;
 use drivers::net::MacAddress;
-use drivers::net::bridge::{Bridge, Port, PortKind, PortSettings, SharedBridge};
+use drivers::net::bridge::{Bridge, Port, PortCounters, PortKind, PortSettings, SharedBridge};
 use drivers::net::filter::Filter;
 use drivers::net::offload::Offload;
 use drivers::net::uplink::Uplink;
@@ -17,6 +17,7 @@ struct Bed {
     nic: FakeNic,
     uplink: Uplink,
     guest: Port,
+    bridge: SharedBridge,
 }
 
 fn port(bridge: &SharedBridge, kind: PortKind, address: Option<MacAddress>) -> Port {
@@ -31,8 +32,19 @@ impl Bed {
         guest.set_filter(Some(Filter::default()));
         let nic = FakeNic::new(room);
         let port = port(&bridge, PortKind::Uplink, None);
-        let uplink = Uplink::new("uplink".into(), Box::new(nic.clone()), port, bridge);
-        Self { nic, uplink, guest }
+        let uplink = Uplink::new("uplink".into(), Box::new(nic.clone()), port, bridge.clone());
+        Self { nic, uplink, guest, bridge }
+    }
+
+    /// Of the uplink's port.
+    fn counters(&self) -> PortCounters {
+        let mut found = PortCounters::default();
+        self.bridge.borrow().for_each_port(|settings, counters| {
+            if settings.kind == PortKind::Uplink {
+                found = *counters;
+            }
+        });
+        found
     }
 
     fn send(&self, bytes: &[u8]) {
@@ -54,10 +66,10 @@ fn what_comes_from_outside_reaches_the_guest_as_it_was() {
     let mut bed = Bed::new(4);
     let sent = frame(GUEST, OUTSIDE, 1514);
     bed.nic.put(&sent);
-    assert!(bed.uplink.poll());
+    assert!(bed.uplink.poll(0));
     assert_eq!(bed.guest.receive().unwrap().bytes(), sent);
-    assert!(!bed.uplink.poll());
-    assert_eq!((bed.uplink.counters().received, bed.uplink.counters().received_bytes), (1, 1514));
+    assert!(!bed.uplink.poll(0));
+    assert_eq!((bed.counters().frames_in, bed.counters().bytes_in), (1, 1514));
 }
 
 #[test]
@@ -65,7 +77,7 @@ fn what_a_guest_sends_reaches_the_outside() {
     let mut bed = Bed::new(4);
     let sent = frame(OUTSIDE, GUEST, 60);
     bed.send(&sent);
-    assert!(bed.uplink.poll());
+    assert!(bed.uplink.poll(0));
     assert_eq!(bed.nic.take_sent(), [sent]);
 }
 
@@ -74,13 +86,13 @@ fn what_the_nic_has_no_room_for_waits_in_order() {
     let mut bed = Bed::new(1);
     let frames: Vec<_> = (60..63).map(|length| frame(OUTSIDE, GUEST, length)).collect();
     frames.iter().for_each(|frame| bed.send(frame));
-    bed.uplink.poll();
+    bed.uplink.poll(0);
     assert!(bed.uplink.has_backlog());
     // Nothing to do before the NIC has sent something: that is what it is asked to tell.
     assert!(!bed.uplink.settle());
     assert_eq!(bed.nic.wanted(), (true, true));
     bed.nic.set_room(8);
-    assert!(bed.uplink.poll());
+    assert!(bed.uplink.poll(0));
     assert_eq!(bed.nic.take_sent(), frames);
     assert!(!bed.uplink.has_backlog());
 }
@@ -91,7 +103,7 @@ fn what_came_since_the_last_turn_keeps_us_awake() {
     assert!(!bed.uplink.settle());
     bed.send(&frame(OUTSIDE, GUEST, 60));
     assert!(bed.uplink.settle());
-    bed.uplink.poll();
+    bed.uplink.poll(0);
     bed.nic.put(&frame(GUEST, OUTSIDE, 60));
     assert!(bed.uplink.settle());
 }
@@ -100,11 +112,11 @@ fn what_came_since_the_last_turn_keeps_us_awake() {
 fn frames_that_are_too_large_or_none_are_counted_and_lost() {
     let mut bed = Bed::new(4);
     bed.nic.put(&frame(GUEST, OUTSIDE, 9000));
-    bed.uplink.poll();
+    bed.uplink.poll(0);
     assert!(bed.guest.receive().is_none());
-    assert_eq!(bed.uplink.counters().received_lost, 1);
+    assert_eq!(bed.counters().refused, 1);
     bed.send(&frame(OUTSIDE, GUEST, 9000));
-    bed.uplink.poll();
+    bed.uplink.poll(0);
     // The bridge does not take it.
     assert_eq!((bed.nic.take_sent().len(), bed.guest.counters().refused), (0, 1));
 }
@@ -113,18 +125,18 @@ fn frames_that_are_too_large_or_none_are_counted_and_lost() {
 fn a_turn_is_bounded() {
     let mut bed = Bed::new(4);
     (0..1000).for_each(|_| bed.nic.put(&frame(OUTSIDE, OUTSIDE, 60)));
-    bed.uplink.poll();
-    assert!(bed.uplink.counters().received < 200);
+    bed.uplink.poll(0);
+    assert!(bed.counters().frames_in < 200);
 }
 
 #[test]
 fn a_broken_nic_takes_no_frames_and_keeps_none() {
     let mut bed = Bed::new(4);
     bed.nic.break_down();
-    assert!(!bed.uplink.poll());
+    assert!(!bed.uplink.poll(0));
     (0..100).for_each(|_| bed.send(&frame(OUTSIDE, GUEST, 60)));
-    assert!(!bed.uplink.poll());
-    assert!(!bed.uplink.settle() && !bed.uplink.link_is_up());
+    assert!(!bed.uplink.poll(0));
+    assert!(!bed.uplink.settle() && !bed.uplink.is_watched());
 }
 
 #[test]
@@ -136,4 +148,24 @@ fn guests_announce_themselves_when_the_link_comes_back() {
     bed.nic.set_link(true);
     bed.uplink.interrupt();
     assert!(bed.guest.take_announcement() && !bed.guest.take_announcement());
+}
+
+#[test]
+fn it_is_watched_for_a_while_after_traffic() {
+    const SECOND: u64 = 1_000_000_000;
+    let mut bed = Bed::new(4);
+    bed.uplink.poll(SECOND);
+    assert!(!bed.uplink.is_watched());
+    bed.nic.put(&frame(GUEST, OUTSIDE, 60));
+    bed.uplink.poll(2 * SECOND);
+    assert!(bed.uplink.is_watched());
+    bed.uplink.poll(3 * SECOND - 1);
+    assert!(bed.uplink.is_watched());
+    bed.uplink.poll(3 * SECOND);
+    assert!(!bed.uplink.is_watched());
+    // A frame whose interrupt was lost is found by a look.
+    bed.send(&frame(OUTSIDE, GUEST, 60));
+    bed.uplink.poll(4 * SECOND);
+    bed.nic.put(&frame(GUEST, OUTSIDE, 60));
+    assert!(bed.uplink.is_watched() && bed.uplink.poll(4 * SECOND + SECOND / 10));
 }

@@ -23,7 +23,7 @@ use kernel::arch::timer::now_ns;
 use kernel::bring_up::{Foundation, bytes_of, foundation};
 use kernel::device_tree::Machine;
 use kernel::devices::Devices;
-use kernel::devices::network::EndpointDevice;
+use kernel::devices::network::{BridgeDevice, EndpointDevice};
 use kernel::devices::transport::PhysicalDevice;
 use kernel::devices::{disk, transport, uplink};
 use kernel::endpoint::Endpoint;
@@ -94,7 +94,8 @@ fn bring_up(device_tree: usize, life: Life) -> Result<Loop, Box<dyn core::error:
     let bridge = Bridge::new(secret);
     bridge.borrow().pool().set_may_grow(|| !mm::heap_is_low());
     let physical = physical_devices(&machine, &frames, &singles);
-    let (_, physical) = uplink::bring_up(physical, &bridge, &mut devices);
+    let physical = uplink::bring_up(physical, &bridge, &mut devices);
+    devices.add_without_interrupt(Rc::new(BridgeDevice(bridge.clone())));
     let disks = disk::bring_up(physical, &mut devices);
     let mut guests = GuestTable::new(singles, pager).noted_in(area);
     guests.adopt(&[store.1, console]);

@@ -6,7 +6,8 @@
 //!                                                         └──> a group, or unknown: flooded, within a limit
 //! ```
 //! A frame costs the same however many stations there are. Stations are learned by address alone: one that has the same
-//! address in two VLANs is behind one port. VLAN tags pass as they are; a port may be asked to filter them.
+//! address in two VLANs is behind one port. VLAN tags pass as they are; a port may be asked to filter them. A sender that can
+//! wait does, for a bounded time, when the inbox is full that its frame is for; else the frame is lost.
 //!
 //! | file | job |
 //! |---|---|
@@ -14,9 +15,13 @@
 //! | `stations` | which port an address is behind |
 //! | `inbox` | what waits for a port; how all share the buffers |
 //! | `flood` | how much a port may have flooded |
+//! | `guard` | what does not come to our endpoint |
+//! | `patience` | how long a full inbox has senders wait |
 
 mod flood;
+mod guard;
 mod inbox;
+mod patience;
 mod port;
 #[cfg(test)]
 mod properties;
@@ -24,6 +29,7 @@ mod stations;
 #[cfg(test)]
 mod tests;
 
+pub use guard::Guard;
 pub use port::{Port, PortCounters, PortError, PortKind, PortSettings};
 
 use super::MacAddress;
@@ -31,8 +37,9 @@ use super::frame::{Frame, FramePool, WIRE_BYTES_MAX};
 use super::headers::Addresses;
 use alloc::rc::Rc;
 use core::cell::RefCell;
+use guard::Origin;
 use inbox::{Borrowed, Inbox, pool_limits};
-use port::State;
+use port::{Held, State};
 use slab::Slab;
 use stations::Stations;
 
@@ -51,6 +58,9 @@ pub struct Bridge {
     ports: Slab<State>,
     stations: Stations,
     borrowed: Borrowed,
+    uplink: Option<usize>,
+    /// When the bridge was used last.
+    now_ns: u64,
 }
 
 /// A bridge that many hold on to.
@@ -65,6 +75,8 @@ impl Bridge {
             ports: Slab::new(),
             stations: Stations::new(seed),
             borrowed: Borrowed::default(),
+            uplink: None,
+            now_ns: 0,
         }))
     }
 
@@ -78,19 +90,25 @@ impl Bridge {
             return Err(PortError::Full(PORTS_MAX));
         }
         if let Some(address) = settings.address {
-            this.check_own(address)?;
+            // It is the newcomer's by right: another may have taken it on.
+            this.take_back(address);
+            this.check_own(address, None)?;
         }
         let inbox = Inbox::new().map_err(|_| PortError::NoMemory)?;
         let stations = match settings.kind {
             PortKind::Guest | PortKind::Endpoint => STATIONS_OF_GUEST,
             PortKind::Uplink => STATIONS_OF_UPLINK,
         };
-        let address = settings.address;
+        let (address, kind) = (settings.address, settings.kind);
         let key = this.ports.insert(State::new(settings, inbox));
         this.pool.set_limits(pool_limits(this.ports.len()));
         if this.stations.add(key, address, stations).is_err() {
             this.remove(key);
             return Err(PortError::NoMemory);
+        }
+        if kind == PortKind::Uplink {
+            this.uplink = Some(key);
+            this.stations.prefer(key);
         }
         Ok(Port { bridge: bridge.clone(), pool: this.pool.clone(), key })
     }
@@ -113,11 +131,47 @@ impl Bridge {
             .for_each(|(_, port)| port.must_announce = port.settings.kind == PortKind::Guest);
     }
 
-    fn check_own(&self, address: MacAddress) -> Result<(), PortError> {
+    /// Gives a port that has an address of its own another one. Returns false if that is not its to have.
+    fn set_address(&mut self, key: usize, address: MacAddress) -> bool {
+        let now_s = u32::try_from(self.now_ns / NS_PER_SECOND).unwrap_or(u32::MAX);
+        let is_elsewhere = self.stations.find(address, now_s).is_some_and(|holder| holder != key);
+        if is_elsewhere || self.check_own(address, Some(key)).is_err() {
+            return false;
+        }
+        let Some(port) = self.ports.get_mut(key) else { return false };
+        if port.given.is_none() || port.settings.is_pinned && port.given != Some(address) {
+            return false;
+        }
+        port.settings.address = Some(address);
+        self.stations.set_own(key, address);
+        true
+    }
+
+    /// Gives a port its first address again, which stayed its own.
+    fn reset_address(&mut self, key: usize) {
+        if let Some(port) = self.ports.get_mut(key)
+            && let Some(given) = port.given.filter(|given| port.settings.address != Some(*given))
+        {
+            port.settings.address = Some(given);
+            self.stations.set_own(key, given);
+        }
+    }
+
+    /// Nobody keeps an address that is not the first it had.
+    fn take_back(&mut self, address: MacAddress) {
+        let taken = self.ports.iter().find(|(_, port)| port.settings.address == Some(address));
+        if let Some(key) = taken.map(|(key, _)| key) {
+            self.reset_address(key);
+        }
+    }
+
+    /// Whether an address can be a port's own, if that is not the port `except`.
+    fn check_own(&self, address: MacAddress, except: Option<usize>) -> Result<(), PortError> {
         if !address.is_station() {
             return Err(PortError::NotAStation(address));
         }
-        match self.ports.iter().find(|(_, other)| other.settings.address == Some(address)) {
+        let has_it = |port: &State| port.given == Some(address) || port.settings.address == Some(address);
+        match self.ports.iter().find(|(key, other)| Some(*key) != except && has_it(other)) {
             Some((_, other)) => Err(PortError::Duplicate(address, other.settings.name.clone())),
             None => Ok(()),
         }
@@ -127,17 +181,53 @@ impl Bridge {
         if let Some(mut port) = self.ports.try_remove(key) {
             port.clear(&mut self.borrowed);
             self.stations.remove(key);
+            self.uplink = self.uplink.filter(|uplink| *uplink != key);
             self.pool.set_limits(pool_limits(self.ports.len()));
             // What the others need they make again: nothing stays of who has gone.
             self.pool.release_idle();
         }
     }
 
-    fn send(&mut self, from: usize, frame: &Frame, now_ns: u64) {
+    /// By when [`Self::release`] is to be called, if senders wait.
+    #[must_use]
+    pub fn deadline_ns(&self) -> Option<u64> {
+        let held = self.ports.iter().filter_map(|(_, port)| port.held);
+        held.filter_map(|held| self.ports.get(held.by)?.patience.end_ns()).min()
+    }
+
+    /// Lets senders go on that have waited for long enough. Returns whether there were any.
+    pub fn release(&mut self, now_ns: u64) -> bool {
+        (0..PORTS_MAX).fold(false, |released, key| {
+            let was_held = self.ports.get(key).is_some_and(|port| port.held.is_some());
+            released | (was_held && !self.is_held(key, now_ns))
+        })
+    }
+
+    /// Whether a port has to wait before it sends again.
+    fn is_held(&mut self, from: usize, now_ns: u64) -> bool {
+        self.now_ns = now_ns;
+        let Some(held) = self.ports.get(from).and_then(|sender| sender.held) else { return false };
+        let is_held = self.ports.get_mut(held.by).is_some_and(|receiver| receiver.holds(&held, now_ns));
+        if !is_held && let Some(sender) = self.ports.get_mut(from) {
+            sender.held = None;
+        }
+        is_held
+    }
+
+    /// Returns false if the sender is to wait: then nothing has happened.
+    fn send(&mut self, from: usize, frame: &Frame, now_ns: u64, when_full: WhenFull) -> bool {
+        self.now_ns = now_ns;
+        let is_sent = self.forward(from, frame, now_ns, when_full);
+        if is_sent && let Some(sender) = self.ports.get_mut(from) {
+            sender.counters.frames_in += 1;
+            sender.counters.bytes_in += u64::try_from(frame.bytes().len()).unwrap_or(0);
+        }
+        is_sent
+    }
+
+    fn forward(&mut self, from: usize, frame: &Frame, now_ns: u64, when_full: WhenFull) -> bool {
         let now_s = u32::try_from(now_ns / NS_PER_SECOND).unwrap_or(u32::MAX);
-        let Some(sender) = self.ports.get_mut(from) else { return };
-        sender.counters.frames_in += 1;
-        sender.counters.bytes_in += u64::try_from(frame.bytes().len()).unwrap_or(0);
+        let Some(sender) = self.ports.get_mut(from) else { return true };
         let addresses = Addresses::of(frame.bytes()).filter(|addresses| {
             is_allowed(&sender.settings, frame, addresses.source)
                 // Its own address needs no learning: most frames have it.
@@ -146,7 +236,7 @@ impl Bridge {
         });
         let Some(addresses) = addresses else {
             sender.counters.refused += 1;
-            return;
+            return true;
         };
         if is_reserved(addresses.destination) {
             sender.counters.dropped_reserved += 1;
@@ -154,27 +244,45 @@ impl Bridge {
             self.flood(from, frame, &addresses, now_ns);
         } else {
             match self.stations.find(addresses.destination, now_s) {
-                Some(to) => self.hand_over(from, to, frame, &addresses),
+                Some(to) => return self.hand_over(from, to, frame, &addresses, when_full),
                 None => self.flood(from, frame, &addresses, now_ns),
             }
         }
+        true
     }
 
-    /// To one port, if that is another.
-    fn hand_over(&mut self, from: usize, to: usize, frame: &Frame, addresses: &Addresses) {
+    /// To one port, if that is another. Returns false if the sender is to wait.
+    fn hand_over(
+        &mut self,
+        from: usize,
+        to: usize,
+        frame: &Frame,
+        addresses: &Addresses,
+        when_full: WhenFull,
+    ) -> bool {
         if from == to {
-            return;
+            return true;
         }
-        let Some((sender, receiver)) = self.ports.get2_mut(from, to) else { return };
+        let origin = self.origin(from);
+        let Some((sender, receiver)) = self.ports.get2_mut(from, to) else { return true };
         if sender.settings.is_isolated && receiver.settings.is_isolated {
             sender.counters.dropped_isolated += 1;
+        } else if !receiver.admits(frame, origin) {
+            sender.refuse_claim();
+        } else if when_full == WhenFull::Wait
+            && receiver.must_wait(frame, addresses, &mut self.borrowed, self.now_ns)
+        {
+            sender.held = Some(Held { by: to, until_frames: receiver.waiting() / 2 });
+            return false;
         } else {
             receiver.offer(frame, addresses, &mut self.borrowed);
         }
+        true
     }
 
     /// To all other ports that want it, if the sender has not had too much flooded.
     fn flood(&mut self, from: usize, frame: &Frame, addresses: &Addresses, now_ns: u64) {
+        let origin = self.origin(from);
         let Some(sender) = self.ports.get_mut(from) else { return };
         if !sender.flood.allows(now_ns) {
             sender.counters.flood_limited += 1;
@@ -182,18 +290,39 @@ impl Bridge {
         }
         let is_isolated = sender.settings.is_isolated;
         let is_group = addresses.destination.is_group();
-        let mut copies = 0;
+        let (mut copies, mut is_claim) = (0, false);
         for (key, port) in &mut self.ports {
             let may_have_it = key != from
                 && !(is_isolated && port.settings.is_isolated)
                 && (is_group || port.may_have_strangers());
-            copies += u64::from(may_have_it && port.offer(frame, addresses, &mut self.borrowed));
+            if may_have_it && !port.admits(frame, origin) {
+                is_claim = true;
+            } else {
+                copies += u64::from(may_have_it && port.offer(frame, addresses, &mut self.borrowed));
+            }
         }
         if let Some(sender) = self.ports.get_mut(from) {
             sender.counters.copies_flooded += copies;
             sender.flood.charge(copies, now_ns);
+            if is_claim {
+                sender.refuse_claim();
+            }
         }
     }
+
+    /// Where frames of the port `from` come from.
+    fn origin(&self, from: usize) -> Origin {
+        let is_guest = self.ports.get(from).is_some_and(|port| port.settings.kind == PortKind::Guest);
+        if is_guest && self.uplink.is_some() { Origin::Inside } else { Origin::Outside }
+    }
+}
+
+/// What is done with a frame for one port whose inbox is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WhenFull {
+    Lose,
+    /// The sender keeps it, as long as the receiver may have it wait.
+    Wait,
 }
 
 /// Whether a port may send such a frame, as far as that does not depend on others.

@@ -11,11 +11,12 @@ const SERVICE_TAG: u16 = 0x88a8;
 /// Tags that are looked through.
 const TAGS_MAX: usize = 2;
 /// Where the first kind is, behind two addresses.
-const FIRST_KIND: usize = 12;
+pub(super) const FIRST_KIND: usize = 12;
 /// The bits of a tag that number a VLAN.
 const VLAN_BITS: u16 = 0xfff;
 
-const IPV4: u16 = 0x0800;
+pub(super) const IPV4: u16 = 0x0800;
+pub(super) const ARP: u16 = 0x0806;
 const IPV6: u16 = 0x86dd;
 const IPV4_BYTES_MIN: usize = 20;
 const IPV6_BYTES: usize = 40;

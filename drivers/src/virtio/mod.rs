@@ -15,7 +15,7 @@
 pub mod batch;
 pub mod blk;
 pub mod chain;
-mod complaints;
+pub(crate) mod complaints;
 pub mod handover;
 pub mod mmio;
 pub mod net;

@@ -169,8 +169,8 @@ impl<M: GuestMemory> Device<M> for NetDevice {
         self.common.accepted = Features::empty();
         self.common.record.complaints.reset();
         self.common.port.set_filter(None);
+        self.common.port.reset_address();
         self.receive = Receive::default();
-        self.transmit.forget();
         self.control = Control::default();
         self.announcement = Announcement::default();
     }

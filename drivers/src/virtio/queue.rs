@@ -366,6 +366,12 @@ impl<P: PinnedMemory> Queue<P> {
         Ok(())
     }
 
+    /// How many were completed since [`Self::wants_interrupt`] was asked.
+    #[must_use]
+    pub fn untold(&self) -> u16 {
+        self.next_used.wrapping_sub(self.decided_used)
+    }
+
     /// Whether the driver wants an interrupt for what was completed since the last call (virtio 1.2, 2.7.7).
     ///
     /// # Errors

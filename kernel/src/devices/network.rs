@@ -1,12 +1,34 @@
-//! What the loop drives beside devices of the machine: our endpoint, and disks on other machines.
+//! What the loop drives beside devices of the machine: the bridge, our endpoint, and disks on other machines.
 
 use alloc::rc::Rc;
 use core::cell::RefCell;
 
+use drivers::net::bridge::SharedBridge;
 use drivers::volume::nbd::disks::NetworkDisks;
 
 use super::Device;
 use crate::endpoint::Endpoint;
+
+/// The bridge among the loop's devices: guests that wait for a receiver of their frames do not wait for ever.
+pub struct BridgeDevice(pub SharedBridge);
+
+impl Device for BridgeDevice {
+    fn interrupt(&self) {}
+
+    fn poll(&self, now_ns: u64) -> bool {
+        self.0.borrow_mut().release(now_ns)
+    }
+
+    fn kick(&self) {}
+
+    fn settle(&self) -> bool {
+        false
+    }
+
+    fn deadline_ns(&self) -> Option<u64> {
+        self.0.borrow().deadline_ns()
+    }
+}
 
 /// Our endpoint among the loop's devices.
 pub struct EndpointDevice(pub Rc<RefCell<Endpoint>>);

@@ -21,15 +21,15 @@ use crate::mm::hal::{self, KernelHal};
 const NAME: &str = "uplink";
 
 /// An uplink among the loop's devices.
-struct UplinkDevice(Rc<RefCell<Uplink>>);
+struct UplinkDevice(RefCell<Uplink>);
 
 impl Device for UplinkDevice {
     fn interrupt(&self) {
         self.0.borrow_mut().interrupt();
     }
 
-    fn poll(&self, _now_ns: u64) -> bool {
-        self.0.borrow_mut().poll()
+    fn poll(&self, now_ns: u64) -> bool {
+        self.0.borrow_mut().poll(now_ns)
     }
 
     fn kick(&self) {
@@ -41,8 +41,8 @@ impl Device for UplinkDevice {
     }
 
     fn deadline_ns(&self) -> Option<u64> {
-        // While it has something to send it is looked at even if no interrupt comes.
-        self.0.borrow().has_backlog().then_some(u64::MAX)
+        // At no certain time: before long.
+        self.0.borrow().is_watched().then_some(u64::MAX)
     }
 }
 
@@ -53,27 +53,27 @@ pub fn bring_up(
     physical: Vec<PhysicalDevice>,
     bridge: &SharedBridge,
     devices: &mut Devices,
-) -> (Option<Rc<RefCell<Uplink>>>, Vec<PhysicalDevice>) {
+) -> Vec<PhysicalDevice> {
     let is_nic = |device: &PhysicalDevice| device.transport.device_type() == DeviceType::Network;
     let (nics, others): (Vec<_>, Vec<_>) = physical.into_iter().partition(is_nic);
     let mut nics = nics.into_iter();
-    let uplink = nics.next().and_then(|nic| {
+    if let Some(nic) = nics.next() {
         let interrupt = nic.interrupt.0;
-        bring_up_one(nic, bridge, devices)
-            .inspect_err(|error| log::error!("{NAME}, interrupt {interrupt}: it cannot be used: {error}"))
-            .ok()
-    });
+        if let Err(error) = bring_up_one(nic, bridge, devices) {
+            log::error!("{NAME}, interrupt {interrupt}: it cannot be used: {error}");
+        }
+    }
     for nic in nics {
         log::error!("a second NIC, interrupt {}, is not used: there is one uplink", nic.interrupt.0);
     }
-    (uplink, others)
+    others
 }
 
 fn bring_up_one(
     device: PhysicalDevice,
     bridge: &SharedBridge,
     devices: &mut Devices,
-) -> Result<Rc<RefCell<Uplink>>, Box<dyn core::error::Error>> {
+) -> Result<(), Box<dyn core::error::Error>> {
     let slots_max = hal::free_bytes() / NIC_DMA_SHARE / (2 * BUFFER_BYTES);
     let nic = VirtioNic::<KernelHal, _>::new(device.transport, slots_max)?;
     let settings = PortSettings {
@@ -91,7 +91,7 @@ fn bring_up_one(
         if nic.link_is_up() { "up" } else { "down" },
         device.interrupt.0,
     );
-    let uplink = Rc::new(RefCell::new(Uplink::new(NAME.to_string(), Box::new(nic), port, bridge.clone())));
-    devices.add(device.interrupt, Rc::new(UplinkDevice(uplink.clone())))?;
-    Ok(uplink)
+    let uplink = Uplink::new(NAME.to_string(), Box::new(nic), port, bridge.clone());
+    devices.add(device.interrupt, Rc::new(UplinkDevice(RefCell::new(uplink))))?;
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
-use core::net::SocketAddrV4;
+use core::net::{Ipv4Addr, SocketAddrV4};
 
 use drivers::connection::{Connection, ConnectionState};
 use smoltcp::iface::{Interface, SocketHandle, SocketSet};
@@ -33,8 +33,8 @@ pub struct Dialler {
     waiting: Vec<(SocketHandle, SocketAddrV4)>,
     /// Of sockets whose connections were dropped, until when they may stay to send the last: set at the first look at them.
     leaving: Vec<(SocketHandle, Option<u64>)>,
-    /// Sockets of connections; in the other lists there is room for all of them.
-    sockets: Vec<SocketHandle>,
+    /// Sockets of connections, and their servers; in the other lists there is room for all of them.
+    sockets: Vec<(SocketHandle, Ipv4Addr)>,
     random: u64,
 }
 
@@ -66,8 +66,9 @@ impl Dialler {
     }
 
     /// Removes the sockets of dropped connections that have sent all, or had their time. To be called when what there was to
-    /// send is sent.
-    pub fn clear_away(&mut self, sockets: &mut SocketSet<'static>, now_ns: u64) {
+    /// send is sent. Returns whether there were any.
+    pub fn clear_away(&mut self, sockets: &mut SocketSet<'static>, now_ns: u64) -> bool {
+        let before = self.sockets.len();
         self.leaving.retain_mut(|(handle, until_ns)| {
             let until_ns = *until_ns.get_or_insert(now_ns.saturating_add(LEAVING_NS));
             // Else our end of the connection was not acknowledged. What the server sends from then on is answered by a reset.
@@ -78,10 +79,16 @@ impl Dialler {
             let is_over = has_left || now_ns >= until_ns;
             if is_over {
                 sockets.remove(*handle);
-                self.sockets.retain(|socket| socket != handle);
+                self.sockets.retain(|(socket, _)| socket != handle);
             }
             !is_over
         });
+        self.sockets.len() < before
+    }
+
+    /// The servers of all connections.
+    pub fn servers(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
+        self.sockets.iter().map(|(_, server)| *server)
     }
 
     /// Whether no socket of a dropped connection is left.
@@ -104,7 +111,7 @@ impl Dialler {
     fn unused_port(&mut self, sockets: &SocketSet<'static>) -> u16 {
         loop {
             let port = FIRST_PORT + (self.random() % u64::from(PORTS)) as u16;
-            let is_used = |handle: &SocketHandle| {
+            let is_used = |(handle, _): &(SocketHandle, Ipv4Addr)| {
                 let endpoint = sockets.get::<Socket<'_>>(*handle).local_endpoint();
                 endpoint.is_some_and(|endpoint| endpoint.port == port)
             };
@@ -149,7 +156,11 @@ impl EndpointConnection {
         this.dialler.waiting.try_reserve(known + 1).ok()?;
         this.dialler.leaving.try_reserve(known + 1).ok()?;
         let socket = this.sockets.add(socket);
-        this.dialler.sockets.push(socket);
+        let is_new = !this.dialler.servers().any(|known| known == *server.ip());
+        this.dialler.sockets.push((socket, *server.ip()));
+        if is_new {
+            this.rely();
+        }
         drop(this);
         Some(Self { endpoint: endpoint.clone(), socket, server })
     }

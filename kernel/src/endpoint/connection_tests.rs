@@ -250,3 +250,43 @@ fn each_connection_has_a_port_of_its_own() {
     peer.run(&mut bed, 50 * MS);
     assert!(all.iter().all(|connection| connection.state() == ConnectionState::Open));
 }
+
+/// A guest that says by ARP that it has the server's address.
+fn claim(guest: &drivers::net::bridge::Port, mac: [u8; 6]) {
+    let head = [8, 6, 0, 1, 8, 0, 6, 4, 0, 2];
+    let (us, them) = (super::super::bed::OURS.0, THEIR_IP.octets());
+    let mut frame = [&us[..], &mac, &head, &mac, &them, &us, &OUR_IP.octets()].concat();
+    frame.resize(60, 0);
+    super::super::bed::send(guest, &frame);
+}
+
+#[test]
+fn no_guest_is_taken_for_the_server() {
+    let mac = [0, 0x16, 0x3e, 0, 0, 7];
+    let mut bed = Bed::new("10.0.0.5/24");
+    let mut peer = Peer::new(&bed);
+    let address = drivers::net::MacAddress(mac);
+    let guest =
+        super::super::bed::bridge_port(&bed.bridge, "guest", drivers::net::bridge::PortKind::Guest, address);
+    guest.set_filter(Some(drivers::net::filter::Filter::default()));
+    let _server = listen(&mut peer);
+    // Before it is anybody's server that is believed; but only until then, whether it was looked at or not.
+    claim(&guest, mac);
+    bed.settle();
+    assert_eq!(guest.counters().refused_claims, 0);
+    claim(&guest, mac);
+    let mut connection = EndpointConnection::new(&bed.endpoint, SERVER).unwrap();
+    connection.open();
+    claim(&guest, mac);
+    peer.run(&mut bed, 10 * MS);
+    assert_eq!(connection.state(), ConnectionState::Open);
+    assert_eq!(guest.counters().refused_claims, 1);
+    // It asked for the server, and told the guest nothing else.
+    let heard: Vec<_> = core::iter::from_fn(|| guest.receive()).map(|frame| frame.bytes()[13]).collect();
+    assert!(heard.iter().all(|kind| *kind == 6), "{heard:?}");
+    // When nobody relies on it, the address is anybody's again.
+    drop(connection);
+    peer.run(&mut bed, 20 * SECOND);
+    claim(&guest, mac);
+    assert_eq!(guest.counters().refused_claims, 1);
+}

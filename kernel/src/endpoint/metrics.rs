@@ -235,6 +235,7 @@ const OF_PORT: &[Family<PortStatus>] = &[
             ("direction=\"in\",reason=\"no_buffer\"", |port| count(port.counters.dropped_no_buffer)),
             ("direction=\"in\",reason=\"refused\"", |port| count(port.counters.refused)),
             ("direction=\"in\",reason=\"flood\"", |port| count(port.counters.flood_limited)),
+            ("direction=\"in\",reason=\"claim\"", |port| count(port.counters.refused_claims)),
             ("direction=\"out\",reason=\"full\"", |port| count(port.counters.dropped_full)),
         ],
     ),

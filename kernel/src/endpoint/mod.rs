@@ -12,7 +12,8 @@
 //! | [`connection`] | connections to servers |
 //!
 //! The stack is smoltcp. Whatever comes over the network it answers at once or drops: there are as many sockets as we made,
-//! each with buffers of fixed size. It heeds neither fragments nor IPv6.
+//! each with buffers of fixed size. It heeds neither fragments nor IPv6. In the name of its gateway, its servers and the DHCP
+//! server it hears nothing from guests where there is an uplink ([`Guard`]).
 
 pub mod addressing;
 pub mod collect;
@@ -27,7 +28,7 @@ pub mod status;
 use alloc::boxed::Box;
 use core::task::{Context, Poll, Waker};
 
-use drivers::net::bridge::Port;
+use drivers::net::bridge::{Guard, Port};
 use smoltcp::iface::{Config, Interface, PollIngressSingleResult, PollResult, SocketHandle, SocketSet};
 use smoltcp::socket::dhcpv4;
 use smoltcp::time::Instant;
@@ -105,6 +106,8 @@ impl Endpoint {
         if let Addressing::Static(lease) = addressing {
             this.set_lease(Some(lease), "by the command line");
         }
+        // Without an address, too: no guest is the DHCP server where there is a network outside.
+        this.guard();
         Some(this)
     }
 
@@ -160,7 +163,9 @@ impl Endpoint {
         let served = self.server.serve(&mut self.sockets, &*self.source, now_ns);
         let sent = self.send(now);
         self.server.listen(&mut self.sockets);
-        self.dialler.clear_away(&mut self.sockets, now_ns);
+        if self.dialler.clear_away(&mut self.sockets, now_ns) {
+            self.guard();
+        }
         let dialled = self.lease.is_some() && self.dialler.dial(&mut self.interface, &mut self.sockets);
         // What was begun may go on at once: a page that waits for its turn, the first segment to a server.
         self.touched = served || dialled;
@@ -239,6 +244,24 @@ impl Endpoint {
         if let Some(waiting) = self.waiting.take() {
             waiting.wake();
         }
+        self.rely();
+    }
+
+    /// There is somebody new on whom we rely: what was heard in that name before is forgotten.
+    fn rely(&mut self) {
+        self.guard();
+        self.wire.forget();
+        // Forgets all neighbours.
+        self.interface.update_ip_addrs(|_| ());
+    }
+
+    /// Tells the bridge who we are, and on whom we rely: in these names nothing is to come from guests.
+    fn guard(&self) {
+        let gateway = self.lease.and_then(|lease| lease.gateway);
+        self.wire.set_guard(Guard {
+            own: self.lease.map(|lease| lease.address.address()),
+            relied_on: gateway.into_iter().chain(self.dialler.servers()).collect(),
+        });
     }
 }
 

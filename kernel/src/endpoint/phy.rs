@@ -5,7 +5,7 @@
 
 use alloc::vec::Vec;
 
-use drivers::net::bridge::Port;
+use drivers::net::bridge::{Guard, Port};
 use drivers::net::filter::Filter;
 use drivers::net::frame::{ETHERNET_BYTES, Frame, MTU, WIRE_BYTES_MAX};
 use drivers::net::offload::{Capabilities, HEADER_BYTES_MAX, Offload, pieces};
@@ -51,6 +51,17 @@ impl Wire {
     /// Whether nobody new is heard at a TCP port.
     pub fn set_deaf_to(&mut self, port: Option<u16>) {
         self.deaf_to = port;
+    }
+
+    /// From now on nothing comes in the names in `guard`. What waits already stays.
+    pub fn set_guard(&self, guard: Guard) {
+        self.port.set_guard(guard);
+    }
+
+    /// Drops what waits.
+    pub fn forget(&mut self) {
+        self.current = None;
+        while self.port.receive().is_some() {}
     }
 
     /// Whether frames wait.

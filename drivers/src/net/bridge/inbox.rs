@@ -49,7 +49,6 @@ pub(super) struct Inbox {
     frames: VecDeque<Frame>,
     small: usize,
     large: usize,
-    bytes: usize,
 }
 
 impl Inbox {
@@ -65,33 +64,29 @@ impl Inbox {
         self.frames.len()
     }
 
-    /// Their bytes.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
     /// Adds a frame as the last; false when there is no place for it.
     pub fn push(&mut self, frame: Frame, borrowed: &mut Borrowed) -> bool {
-        let has_place = self.take_place(&frame, borrowed);
-        if has_place {
-            self.frames.push_back(frame);
+        if !self.has_place(&frame, borrowed) {
+            return false;
         }
-        has_place
+        let (held, all_borrowed, share) = self.places(frame.is_large(), borrowed);
+        if *held >= share.own {
+            *all_borrowed += 1;
+        }
+        *held += 1;
+        self.frames.push_back(frame);
+        true
     }
 
-    /// Adds a frame as the first; false when its place was given away.
-    pub fn put_back(&mut self, frame: Frame, borrowed: &mut Borrowed) -> bool {
-        let has_place = self.take_place(&frame, borrowed);
-        if has_place {
-            self.frames.push_front(frame);
-        }
-        has_place
+    /// Whether there is a place for the frame.
+    pub fn has_place(&mut self, frame: &Frame, borrowed: &mut Borrowed) -> bool {
+        let (held, all_borrowed, share) = self.places(frame.is_large(), borrowed);
+        *held < share.own || *held - share.own < share.common.saturating_sub(*all_borrowed)
     }
 
     /// Takes the first.
     pub fn pop(&mut self, borrowed: &mut Borrowed) -> Option<Frame> {
         let frame = self.frames.pop_front()?;
-        self.bytes -= frame.bytes().len();
         let (held, all_borrowed, share) = self.places(frame.is_large(), borrowed);
         *held -= 1;
         if *held >= share.own {
@@ -103,19 +98,6 @@ impl Inbox {
     /// Drops all.
     pub fn clear(&mut self, borrowed: &mut Borrowed) {
         while self.pop(borrowed).is_some() {}
-    }
-
-    fn take_place(&mut self, frame: &Frame, borrowed: &mut Borrowed) -> bool {
-        let (held, all_borrowed, share) = self.places(frame.is_large(), borrowed);
-        if *held >= share.own {
-            if *held - share.own >= share.common.saturating_sub(*all_borrowed) {
-                return false;
-            }
-            *all_borrowed += 1;
-        }
-        *held += 1;
-        self.bytes += frame.bytes().len();
-        true
     }
 
     fn places<'a>(
@@ -169,7 +151,6 @@ mod tests {
         assert!(inboxes.iter().all(|inbox| inbox.frames.capacity() < 2 * FRAMES_MAX));
         inboxes.iter_mut().for_each(|inbox| inbox.clear(&mut borrowed));
         assert_eq!((borrowed, pool.in_use()), (Borrowed::default(), 0));
-        assert!(inboxes.iter().all(|inbox| inbox.bytes() == 0));
     }
 
     #[test]
@@ -180,18 +161,5 @@ mod tests {
         let _ = fill(&mut inbox, &pool, 60, &mut borrowed) + fill(&mut inbox, &pool, 60_000, &mut borrowed);
         assert!(inbox.frames() <= FRAMES_MAX);
         assert_eq!(inbox.frames.capacity(), capacity);
-    }
-
-    #[test]
-    fn what_was_put_back_comes_first() {
-        let pool = FramePool::new(pool_limits(1));
-        let (mut borrowed, mut inbox) = (Borrowed::default(), Inbox::new().unwrap());
-        for bytes in [60, 70] {
-            assert!(inbox.push(pool.blank(bytes).unwrap().finish(Offload::default()), &mut borrowed));
-        }
-        let first = inbox.pop(&mut borrowed).unwrap();
-        assert!(inbox.put_back(first, &mut borrowed));
-        assert_eq!((inbox.bytes(), inbox.frames()), (130, 2));
-        assert_eq!(inbox.pop(&mut borrowed).unwrap().bytes().len(), 60);
     }
 }

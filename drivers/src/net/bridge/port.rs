@@ -1,12 +1,15 @@
 //! A port as whoever is at its other side holds it.
 
-use super::SharedBridge;
 use super::flood::FloodLimit;
+use super::guard::{Guard, Origin};
 use super::inbox::{Borrowed, Inbox};
+use super::patience::Patience;
+use super::{SharedBridge, WhenFull};
 use crate::net::MacAddress;
 use crate::net::filter::Filter;
 use crate::net::frame::{Blank, Frame, FramePool};
 use crate::net::headers::Addresses;
+use crate::virtio::complaints::Complaints;
 use alloc::string::String;
 
 /// What is at the other side of a port.
@@ -87,6 +90,17 @@ pub struct PortCounters {
     pub refused: u64,
     /// Frames in that were not flooded because there were too many.
     pub flood_limited: u64,
+    /// Frames in that were kept from our endpoint because they are in the name of one on whom it relies, or its own.
+    pub refused_claims: u64,
+}
+
+/// Why a sender waits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Held {
+    /// The port whose inbox is full.
+    pub by: usize,
+    /// It goes on when that has so few frames left: there is room for some at once.
+    pub until_frames: usize,
 }
 
 /// What the bridge knows of a port.
@@ -95,6 +109,14 @@ pub(super) struct State {
     pub counters: PortCounters,
     pub flood: FloodLimit,
     pub must_announce: bool,
+    /// The address that it had at first.
+    pub given: Option<MacAddress>,
+    /// It waits before it sends more.
+    pub held: Option<Held>,
+    /// How long others wait for it.
+    pub patience: Patience,
+    guard: Option<Guard>,
+    complaints: Complaints,
     filter: Filter,
     is_open: bool,
     inbox: Inbox,
@@ -104,14 +126,24 @@ impl State {
     /// A closed port.
     pub fn new(settings: PortSettings, inbox: Inbox) -> Self {
         Self {
+            given: settings.address,
             settings,
             counters: PortCounters::default(),
             flood: FloodLimit::default(),
             must_announce: false,
+            held: None,
+            patience: Patience::default(),
+            guard: None,
+            complaints: Complaints::default(),
             filter: Filter::default(),
             is_open: false,
             inbox,
         }
+    }
+
+    /// Whether a frame from `origin` may come to this port.
+    pub fn admits(&self, frame: &Frame, origin: Origin) -> bool {
+        self.guard.as_ref().is_none_or(|guard| guard.admits(frame.bytes(), origin))
     }
 
     /// Whether a frame for a station that nobody knows may be for somebody behind this port.
@@ -121,8 +153,7 @@ impl State {
 
     /// Puts the frame into the inbox, if it is wanted and there is a place for it. Whether it is wanted.
     pub fn offer(&mut self, frame: &Frame, addresses: &Addresses, borrowed: &mut Borrowed) -> bool {
-        let Addresses { destination, vlan, .. } = *addresses;
-        if !self.is_open || !self.filter.accepts(self.settings.address, destination, vlan) {
+        if !self.wants(addresses) {
             self.counters.dropped_filtered += 1;
             return false;
         }
@@ -133,6 +164,50 @@ impl State {
             self.counters.dropped_full += 1;
         }
         true
+    }
+
+    /// Whether the sender of a frame for this port alone is to wait until there is a place for it.
+    pub fn must_wait(
+        &mut self,
+        frame: &Frame,
+        addresses: &Addresses,
+        borrowed: &mut Borrowed,
+        now_ns: u64,
+    ) -> bool {
+        !self.inbox.has_place(frame, borrowed) && self.wants(addresses) && self.patience.lasts(now_ns)
+    }
+
+    /// Whether a sender that waits for this port is to wait longer.
+    pub fn holds(&mut self, held: &Held, now_ns: u64) -> bool {
+        self.inbox.frames() > held.until_frames && self.patience.lasts(now_ns)
+    }
+
+    /// How many frames wait.
+    pub fn waiting(&self) -> usize {
+        self.inbox.frames()
+    }
+
+    /// Takes the next frame.
+    pub fn take(&mut self, borrowed: &mut Borrowed, now_ns: u64) -> Option<Frame> {
+        let frame = self.inbox.pop(borrowed)?;
+        self.patience.earn(frame.bytes().len(), now_ns);
+        Some(frame)
+    }
+
+    fn wants(&self, addresses: &Addresses) -> bool {
+        let Addresses { destination, vlan, .. } = *addresses;
+        self.is_open && self.filter.accepts(self.settings.address, destination, vlan)
+    }
+
+    /// Counts a frame from this port in the name of somebody else, with a line in the log for the first.
+    pub fn refuse_claim(&mut self) {
+        self.counters.refused_claims += 1;
+        if self.complaints.may_speak() {
+            let name = &self.settings.name;
+            log::warn!(
+                "{name}: kept from our endpoint what is in the name of one on whom it relies (said once)"
+            );
+        }
     }
 
     /// Drops what waits.
@@ -161,34 +236,33 @@ impl Port {
 
     /// Sends a frame from this port to where it belongs; never back.
     pub fn send(&self, frame: &Frame, now_ns: u64) {
-        self.bridge.borrow_mut().send(self.key, frame, now_ns);
+        self.bridge.borrow_mut().send(self.key, frame, now_ns, WhenFull::Lose);
+    }
+
+    /// Likewise, unless the frame is for one port alone whose inbox is full: then it is not sent, false is returned, and the
+    /// sender is to try again when [`Self::is_held`] says no. That is not long, and then the frame may be lost.
+    #[must_use]
+    pub fn send_or_wait(&self, frame: &Frame, now_ns: u64) -> bool {
+        self.bridge.borrow_mut().send(self.key, frame, now_ns, WhenFull::Wait)
+    }
+
+    /// Whether a frame of this port waits, so that none is to be sent now. [`super::Bridge::deadline_ns`] tells until when.
+    #[must_use]
+    pub fn is_held(&self, now_ns: u64) -> bool {
+        self.bridge.borrow_mut().is_held(self.key, now_ns)
     }
 
     /// Takes the next frame for this port. Whoever holds more than one at a time takes buffers that others count on.
     #[must_use]
     pub fn receive(&self) -> Option<Frame> {
-        self.with(|port, borrowed| port.inbox.pop(borrowed)).flatten()
-    }
-
-    /// Puts a frame back that [`Self::receive`] has given, as the next. It is lost, and counted, if others took its place.
-    pub fn put_back(&self, frame: Frame) {
-        self.with(|port, borrowed| {
-            if !port.is_open || !port.inbox.put_back(frame, borrowed) {
-                port.counters.dropped_full += 1;
-            }
-        });
+        let bridge = &mut *self.bridge.borrow_mut();
+        bridge.ports.get_mut(self.key)?.take(&mut bridge.borrowed, bridge.now_ns)
     }
 
     /// How many frames wait for this port.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.with(|port, _| port.inbox.frames()).unwrap_or(0)
-    }
-
-    /// Bytes of the frames that wait for this port, uncut.
-    #[must_use]
-    pub fn waiting_bytes(&self) -> usize {
-        self.with(|port, _| port.inbox.bytes()).unwrap_or(0)
+        self.with(|port, _| port.waiting()).unwrap_or(0)
     }
 
     /// Lets frames come with `filter`, or, with none, closes the port: what waits is dropped.
@@ -197,9 +271,15 @@ impl Port {
             port.is_open = filter.is_some();
             if !port.is_open {
                 port.clear(borrowed);
+                port.held = None;
             }
             port.filter = filter.unwrap_or_default();
         });
+    }
+
+    /// Keeps from this port what is in the name of one that `guard` names. What waits already stays.
+    pub fn set_guard(&self, guard: Guard) {
+        self.with(|port, _| port.guard = Some(guard));
     }
 
     /// Whether the guest behind this port is asked to announce itself; asked once.
@@ -214,16 +294,22 @@ impl Port {
         self.with(|port, _| port.counters).unwrap_or_default()
     }
 
+    /// Gives it another address of its own, until [`Self::reset_address`]. Returns false if it cannot have that: it is pinned, the
+    /// address is no station's or another port's, or was heard elsewhere lately.
+    #[must_use]
+    pub fn set_address(&self, address: MacAddress) -> bool {
+        self.bridge.borrow_mut().set_address(self.key, address)
+    }
+
+    /// Gives it back the address that it had at first.
+    pub fn reset_address(&self) {
+        self.bridge.borrow_mut().reset_address(self.key);
+    }
+
     /// Its own address.
     #[must_use]
     pub fn address(&self) -> Option<MacAddress> {
         self.with(|port, _| port.settings.address).flatten()
-    }
-
-    /// Its name.
-    #[must_use]
-    pub fn name(&self) -> String {
-        self.with(|port, _| port.settings.name.clone()).unwrap_or_default()
     }
 
     fn with<R>(&self, use_it: impl FnOnce(&mut State, &mut Borrowed) -> R) -> Option<R> {

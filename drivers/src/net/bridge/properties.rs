@@ -65,6 +65,12 @@ impl Model {
         if source.is_group() || is_strange || self.own(source).is_some_and(|owner| owner != from) {
             return vec![];
         }
+        // Port 0 is the uplink, which comes before guests.
+        let is_outside =
+            |(port, heard_s): &(usize, u64)| *port == 0 && from != 0 && now_s - heard_s <= AGE_MAX_S;
+        if self.stations.get(&source.0).is_some_and(is_outside) && self.own(source) != Some(from) {
+            return vec![];
+        }
         self.stations.insert(source.0, (from, now_s));
         let heard = self.stations.get(&destination.0).filter(|(_, heard_s)| now_s - heard_s <= AGE_MAX_S);
         let known = self.own(destination).or(heard.map(|(port, _)| *port));

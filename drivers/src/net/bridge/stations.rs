@@ -4,7 +4,8 @@
 //! another's. All are found through one hash table of chains; the hash has a secret key, so nobody can choose addresses that
 //! fall into one chain. What became old stays in place until it is seen again or its place is needed: nothing goes round.
 //!
-//! An address that is a port's own is there for good, and nobody else can have it.
+//! An address that is a port's own is there for good, and nobody else can have it. What was heard at the preferred port, the
+//! uplink, is nobody else's before it is old: no guest takes the place of the gateway.
 
 use crate::net::MacAddress;
 use alloc::boxed::Box;
@@ -53,6 +54,7 @@ pub(super) struct Stations {
     key: u64,
     chains: Box<[Link]>,
     ports: Vec<Held>,
+    preferred: Option<usize>,
 }
 
 /// The heap has not so much left.
@@ -61,7 +63,7 @@ pub(super) struct NoMemory;
 impl Stations {
     /// An empty table, hashed with the secret `key`.
     pub fn new(key: u64) -> Self {
-        Self { key, chains: vec![END; CHAINS].into_boxed_slice(), ports: Vec::new() }
+        Self { key, chains: vec![END; CHAINS].into_boxed_slice(), ports: Vec::new(), preferred: None }
     }
 
     /// There is a port, with at most so many stations, and perhaps an address of its own, which is nobody else's own.
@@ -78,8 +80,21 @@ impl Stations {
         Ok(())
     }
 
+    /// A port that has an address of its own has another one from now on.
+    pub fn set_own(&mut self, port: usize, address: MacAddress) {
+        let Some(entry) = link(port, 0).filter(|entry| self.is_own(*entry)) else { return };
+        self.unlink(entry);
+        let _ = self.enter(entry, address, 0);
+    }
+
+    /// From now on `port` comes before others, but where an address is their own.
+    pub fn prefer(&mut self, port: usize) {
+        self.preferred = Some(port);
+    }
+
     /// The port is no more.
     pub fn remove(&mut self, port: usize) {
+        self.preferred = self.preferred.filter(|preferred| *preferred != port);
         let slots = self.ports.get(port).map_or(0, |held| held.stations.len());
         (0..slots).filter_map(|slot| link(port, slot)).for_each(|entry| self.unlink(entry));
         if let Some(held) = self.ports.get_mut(port) {
@@ -89,26 +104,22 @@ impl Stations {
 
     /// The port that the station is behind, if it was heard lately.
     pub fn find(&self, address: MacAddress, now_s: u32) -> Option<usize> {
-        let mut at = self.chain(address);
-        while let Some(station) = self.station(at) {
-            let is_known = self.is_own(at) || now_s.wrapping_sub(station.seen_s) <= AGE_MAX_S;
-            if station.address == address && is_known {
-                return Some(at.port.into());
-            }
-            at = station.next;
-        }
-        None
+        self.entry(address, now_s).map(|entry| entry.port.into())
     }
 
-    /// The station was heard at the port, and so is no longer behind another. False if the address is another port's own.
+    /// The station was heard at the port, and so is no longer behind another. False if the address is another port's own, or
+    /// the preferred port's.
     pub fn learn(&mut self, port: usize, address: MacAddress, now_s: u32) -> bool {
+        if let Some(entry) = self.entry(address, now_s) {
+            let holder = usize::from(entry.port);
+            if holder != port && (self.is_own(entry) || self.preferred == Some(holder)) {
+                return false;
+            }
+        }
         let (mut at, mut is_there) = (self.chain(address), false);
         while let Some(station) = self.station(at) {
             if station.address == address {
                 let is_ours = usize::from(at.port) == port;
-                if !is_ours && self.is_own(at) {
-                    return false;
-                }
                 is_there |= is_ours;
                 let seen_s = if is_ours { now_s } else { now_s.wrapping_sub(AGE_MAX_S + 1) };
                 if let Some(station) = self.station_mut(at) {
@@ -130,9 +141,27 @@ impl Stations {
         self.ports.get(port).map_or(0, |held| held.stations.len())
     }
 
-    /// A new entry, the first of its chain.
+    /// The entry that says where the station is.
+    fn entry(&self, address: MacAddress, now_s: u32) -> Option<Link> {
+        let mut at = self.chain(address);
+        while let Some(station) = self.station(at) {
+            let is_known = self.is_own(at) || now_s.wrapping_sub(station.seen_s) <= AGE_MAX_S;
+            if station.address == address && is_known {
+                return Some(at);
+            }
+            at = station.next;
+        }
+        None
+    }
+
+    /// A new entry.
     fn insert(&mut self, port: usize, address: MacAddress, now_s: u32) -> Option<()> {
         let entry = self.room(port, now_s)?;
+        self.enter(entry, address, now_s)
+    }
+
+    /// Makes an entry that is in no chain the first of one.
+    fn enter(&mut self, entry: Link, address: MacAddress, now_s: u32) -> Option<()> {
         let next = self.chain(address);
         *self.station_mut(entry)? = Station { address, next, seen_s: now_s };
         let chain = self.index(address);
@@ -263,6 +292,23 @@ mod tests {
         let mut table = table();
         assert!(!table.learn(1, address(0), 50));
         assert_eq!(table.find(address(0), 50), Some(0));
+    }
+
+    #[test]
+    fn nobody_takes_what_the_preferred_port_has_before_it_is_old() {
+        let mut table = table();
+        table.prefer(2);
+        assert!(table.learn(0, address(100), 10));
+        assert!(table.learn(2, address(100), 50));
+        // It has an entry of its own, from before.
+        assert!(!table.learn(0, address(100), 60));
+        assert_eq!(table.find(address(100), 60), Some(2));
+        assert!(table.learn(0, address(100), 351));
+        assert_eq!(table.find(address(100), 351), Some(0));
+        assert!(table.learn(2, address(100), 352));
+        assert_eq!(table.find(address(100), 352), Some(2));
+        table.remove(2);
+        assert!(table.learn(1, address(100), 353));
     }
 
     #[test]

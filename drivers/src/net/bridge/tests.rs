@@ -135,7 +135,7 @@ fn a_frame_that_is_to_be_cut_may_be_long() {
     let mut blank = a.blank(FRAME_BYTES_MAX).unwrap();
     blank.bytes_mut()[..12].copy_from_slice(&[own(2).0, own(1).0].concat());
     a.send(&blank.finish(Offload { segmentation, ..Offload::default() }), NOW);
-    assert_eq!((b.waiting(), b.waiting_bytes()), (1, FRAME_BYTES_MAX));
+    assert_eq!((b.waiting(), b.counters().bytes_out), (1, FRAME_BYTES_MAX as u64));
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn a_closed_port_gets_nothing_and_keeps_nothing() {
     let (bridge, [a, b]) = open([guest(1), guest(2)]);
     send(&a, own(2), own(1));
     b.set_filter(None);
-    assert_eq!((b.waiting(), b.waiting_bytes(), bridge.borrow().pool().in_use()), (0, 0, 0));
+    assert_eq!((b.waiting(), bridge.borrow().pool().in_use()), (0, 0));
     send(&a, own(2), own(1));
     assert_eq!((b.waiting(), b.counters().dropped_filtered), (0, 1));
 }
@@ -259,14 +259,6 @@ fn a_flooded_frame_is_in_memory_once() {
 }
 
 #[test]
-fn a_frame_that_was_put_back_comes_first() {
-    let (_bridge, [a, b]) = open([guest(1), guest(2)]);
-    [60, 61].into_iter().for_each(|bytes| a.send(&frame(&a, own(2), own(1), bytes), NOW));
-    b.put_back(b.receive().unwrap());
-    assert_eq!((b.waiting(), b.receive().unwrap().bytes().len()), (2, 60));
-}
-
-#[test]
 fn a_port_that_is_gone_leaves_nothing() {
     let (bridge, [a, b]) = open([guest(1), guest(2)]);
     send(&b, own(1), STRANGER);
@@ -313,4 +305,233 @@ fn guests_are_asked_once_to_announce_themselves() {
     let (bridge, [a, c]) = open([guest(1), uplink()]);
     bridge.borrow_mut().announce();
     assert_eq!([&a, &a, &c].map(Port::take_announcement), [true, false, false]);
+}
+
+const GATEWAY: [u8; 4] = [10, 0, 0, 1];
+const OUR_IP: [u8; 4] = [10, 0, 0, 5];
+const GUEST_IP: [u8; 4] = [10, 0, 0, 7];
+
+fn endpoint() -> PortSettings {
+    PortSettings { kind: PortKind::Endpoint, ..guest(9) }
+}
+
+/// A frame with these bytes behind the addresses.
+fn send_bytes(port: &Port, to: MacAddress, from: MacAddress, bytes: &[u8]) {
+    let mut blank = port.blank(60).unwrap();
+    blank.bytes_mut().fill(0);
+    blank.bytes_mut()[..12].copy_from_slice(&[to.0, from.0].concat());
+    blank.bytes_mut()[12..12 + bytes.len()].copy_from_slice(bytes);
+    port.send(&blank.finish(Offload::default()), NOW);
+}
+
+/// ARP in the name of an address: a request is 1, a reply 2.
+fn arp(operation: u8, sender: [u8; 4]) -> Vec<u8> {
+    let head = [8, 6, 0, 1, 8, 0, 6, 4, 0, operation];
+    [&head[..], &own(1).0, &sender, &[0; 6], &OUR_IP].concat()
+}
+
+/// UDP to a port, behind so many words of options.
+fn udp(source: [u8; 4], port: u16, options: u8) -> Vec<u8> {
+    let mut bytes =
+        [&[8, 0, 0x45 + options, 0, 0, 40, 0, 0, 0, 0, 64, 17, 0, 0][..], &source, &[255; 4]].concat();
+    bytes.resize(bytes.len() + usize::from(options) * 4, 1);
+    bytes.extend([0, 67]);
+    bytes.extend(port.to_be_bytes());
+    bytes
+}
+
+fn guard(port: &Port) {
+    port.set_guard(Guard { own: Some(OUR_IP.into()), relied_on: Vec::from([GATEWAY.into()]) });
+}
+
+#[test]
+fn no_guest_is_heard_as_one_on_whom_the_endpoint_relies() {
+    let (_bridge, [a, b, c, endpoint]) = open([guest(1), guest(2), uplink(), endpoint()]);
+    guard(&endpoint);
+    let claims = [
+        arp(1, GATEWAY),
+        arp(2, GATEWAY),
+        udp(GATEWAY, 53, 0),
+        udp(GUEST_IP, 68, 0),
+        udp([0; 4], 68, 0),
+        udp(GUEST_IP, 68, 3),
+    ];
+    for (count, claim) in (1..).zip(&claims) {
+        send_bytes(&a, own(9), own(1), claim);
+        send_bytes(&a, MacAddress::BROADCAST, own(1), claim);
+        assert_eq!([&b, &c, &endpoint].map(taken), [1, 1, 0], "{claim:?}");
+        assert_eq!(a.counters().refused_claims, 2 * count);
+        // From where they are they come.
+        send_bytes(&c, own(9), STRANGER, claim);
+        assert_eq!(taken(&endpoint), 1, "{claim:?}");
+    }
+    for honest in [arp(1, GUEST_IP), arp(2, GUEST_IP), udp(GUEST_IP, 53, 0), arp(1, [0; 4])] {
+        send_bytes(&a, own(9), own(1), &honest);
+        assert_eq!(taken(&endpoint), 1, "{honest:?}");
+    }
+    assert_eq!(a.counters().refused_claims, 2 * claims.len() as u64);
+}
+
+#[test]
+fn without_an_uplink_servers_are_guests() {
+    let (bridge, [a, endpoint]) = open([guest(1), endpoint()]);
+    guard(&endpoint);
+    for claim in [arp(2, GATEWAY), udp(GATEWAY, 53, 0), udp(GUEST_IP, 68, 0)] {
+        send_bytes(&a, own(9), own(1), &claim);
+        assert_eq!(taken(&endpoint), 1, "{claim:?}");
+    }
+    let uplink = Bridge::add(&bridge, uplink()).unwrap();
+    send_bytes(&a, own(9), own(1), &arp(2, GATEWAY));
+    assert_eq!(taken(&endpoint), 0);
+    drop(uplink);
+    send_bytes(&a, own(9), own(1), &arp(2, GATEWAY));
+    assert_eq!(taken(&endpoint), 1);
+}
+
+#[test]
+fn nothing_comes_to_the_endpoint_in_its_own_name() {
+    let (_bridge, [a, c, endpoint]) = open([guest(1), uplink(), endpoint()]);
+    guard(&endpoint);
+    for claim in [arp(1, OUR_IP), udp(OUR_IP, 80, 0)] {
+        send_bytes(&a, own(9), own(1), &claim);
+        send_bytes(&c, own(9), STRANGER, &claim);
+    }
+    assert_eq!((taken(&endpoint), c.counters().refused_claims), (0, 2));
+}
+
+#[test]
+fn no_guest_takes_the_place_of_a_station_outside() {
+    let (_bridge, [a, b, c]) = open([guest(1), guest(2), uplink()]);
+    send(&c, own(1), STRANGER);
+    send(&a, MacAddress::BROADCAST, STRANGER);
+    assert_eq!(a.counters().refused, 1);
+    send(&b, STRANGER, own(2));
+    assert_eq!([&a, &b, &c].map(taken), [1, 0, 1]);
+}
+
+const MS: u64 = 1_000_000;
+
+/// Sends until the port is held, and says how many went.
+fn send_until_held(port: &Port, to: MacAddress, from: MacAddress, now_ns: u64) -> usize {
+    (0..1000).take_while(|_| port.send_or_wait(&frame(port, to, from, 60), now_ns)).count()
+}
+
+#[test]
+fn a_sender_waits_for_who_takes_frames_and_none_is_lost() {
+    let (bridge, [a, b]) = open([guest(1), guest(2)]);
+    let mut now_ns = NOW;
+    let mut sent = 0;
+    for _ in 0..100 {
+        sent += send_until_held(&a, own(2), own(1), now_ns);
+        assert!(a.is_held(now_ns) && bridge.borrow().deadline_ns().is_some());
+        now_ns += 5 * MS;
+        assert!(a.is_held(now_ns));
+        // Not at the first frame that is taken: then each would be waited for.
+        assert!(b.receive().is_some());
+        assert!(a.is_held(now_ns));
+        taken(&b);
+        assert!(!a.is_held(now_ns) && bridge.borrow().deadline_ns().is_none());
+    }
+    assert_eq!((b.counters().frames_out, a.counters().frames_in), (sent as u64, sent as u64));
+    assert_eq!((b.counters().dropped_full, sent), (0, 7200));
+}
+
+#[test]
+fn who_takes_nothing_holds_up_others_once() {
+    let (bridge, [a, b, c]) = open([guest(1), guest(2), guest(3)]);
+    send_until_held(&a, own(2), own(1), NOW);
+    let end_ns = bridge.borrow().deadline_ns().unwrap();
+    assert!((NOW + MS..=NOW + 10 * MS).contains(&end_ns));
+    assert!(!bridge.borrow_mut().release(end_ns - 1) && a.is_held(end_ns - 1));
+    assert!(bridge.borrow_mut().release(end_ns) && !a.is_held(end_ns));
+    assert_eq!(bridge.borrow().deadline_ns(), None);
+    for turn in 1..1000 {
+        let now_ns = end_ns + turn * 100 * MS;
+        assert!(a.send_or_wait(&frame(&a, own(2), own(1), 60), now_ns));
+        assert!(c.send_or_wait(&frame(&c, own(2), own(3), 60), now_ns));
+        assert!(a.send_or_wait(&frame(&a, own(3), own(1), 60), now_ns));
+        assert_eq!(taken(&c), 1);
+    }
+    assert_eq!(b.counters().dropped_full, 2 * 999);
+    // It takes some again: then others wait for it.
+    taken(&b);
+    let now_ns = end_ns + 1000 * 100 * MS;
+    assert!(send_until_held(&a, own(2), own(1), now_ns) < 1000 && a.is_held(now_ns));
+}
+
+#[test]
+fn who_takes_a_frame_now_and_then_slows_others_little() {
+    let (bridge, [a, b]) = open([guest(1), guest(2)]);
+    let (mut now_ns, mut waited_ns) = (NOW, 0);
+    for _ in 0..1000 {
+        send_until_held(&a, own(2), own(1), now_ns);
+        if let Some(end_ns) = bridge.borrow().deadline_ns() {
+            waited_ns += end_ns - now_ns;
+            now_ns = end_ns;
+        }
+        assert!(!a.is_held(now_ns));
+        assert!(b.receive().is_some());
+        now_ns += MS;
+    }
+    assert!(waited_ns < 120 * MS, "{waited_ns}");
+}
+
+#[test]
+fn nobody_waits_for_what_is_not_wanted_or_to_be_flooded() {
+    let (bridge, [a, b, c]) = open([guest(1), guest(2), uplink()]);
+    let goes = |port: &Port, to, from| {
+        let count = (0..200).filter(|_| port.send_or_wait(&frame(port, to, from, 60), NOW)).count();
+        assert_eq!((count, bridge.borrow().deadline_ns()), (200, None));
+    };
+    goes(&a, MacAddress::BROADCAST, own(1));
+    goes(&a, STRANGER, own(1));
+    assert!(b.counters().dropped_full > 0 && c.counters().dropped_full > 0);
+    b.set_filter(None);
+    goes(&a, own(2), own(1));
+    // The uplink sends without waiting.
+    b.set_filter(Some(Filter::default()));
+    (0..200).for_each(|_| send(&c, own(2), STRANGER));
+    assert_eq!(bridge.borrow().deadline_ns(), None);
+}
+
+#[test]
+fn who_waits_goes_on_when_the_receiver_is_gone() {
+    let (bridge, [a, b, c]) = open([guest(1), guest(2), guest(3)]);
+    send_until_held(&a, own(2), own(1), NOW);
+    drop(b);
+    assert!(!a.is_held(NOW));
+    send_until_held(&a, own(3), own(1), NOW);
+    c.set_filter(None);
+    assert!(!a.is_held(NOW));
+    // Nor does one wait that is gone, or was reset.
+    c.set_filter(Some(Filter::default()));
+    send_until_held(&a, own(3), own(1), NOW);
+    a.set_filter(None);
+    assert!(!a.is_held(NOW) && bridge.borrow().deadline_ns().is_none());
+    send_until_held(&a, own(3), own(1), NOW);
+    drop(a);
+    assert_eq!(bridge.borrow().deadline_ns(), None);
+}
+
+#[test]
+fn a_pinned_port_keeps_its_address() {
+    let (_bridge, [a]) = open([PortSettings { is_pinned: true, ..guest(1) }]);
+    assert!(!a.set_address(STRANGER) && a.set_address(own(1)));
+    assert_eq!(a.address(), Some(own(1)));
+}
+
+#[test]
+fn an_address_that_was_taken_on_is_given_up_to_whose_it_is() {
+    let (bridge, [a, b]) = open([guest(1), guest(2)]);
+    assert!(a.set_address(own(3)) && !b.set_address(own(3)));
+    // The first is still its own.
+    assert!(!b.set_address(own(1)) && Bridge::add(&bridge, guest(1)).is_err());
+    let c = Bridge::add(&bridge, guest(3)).unwrap();
+    c.set_filter(Some(Filter::default()));
+    assert_eq!(a.address(), Some(own(1)));
+    send(&b, own(3), own(2));
+    send(&b, own(1), own(2));
+    assert_eq!([&a, &b, &c].map(taken), [1, 0, 1]);
+    send(&a, own(2), own(3));
+    assert_eq!((taken(&b), a.counters().refused), (0, 1));
 }

@@ -41,8 +41,11 @@ pub const CTRL_RX_EXTRA: Features = Features::from_bits_retain(1 << 20);
 /// VIRTIO_NET_F_GUEST_ANNOUNCE: the driver announces itself when asked.
 pub const GUEST_ANNOUNCE: Features = Features::from_bits_retain(1 << 21);
 
+/// VIRTIO_NET_F_CTRL_MAC_ADDR: the driver sets the address by a command.
+pub const CTRL_MAC_ADDR: Features = Features::from_bits_retain(1 << 23);
+
 /// Features that mean nothing without another (virtio 1.2, 5.1.3.1), and the other; `status` is where we ask for announcements.
-const NEEDS: [(Features, Features); 9] = [
+const NEEDS: [(Features, Features); 10] = [
     (GUEST_TSO4, GUEST_CSUM),
     (GUEST_TSO6, GUEST_CSUM),
     (HOST_TSO4, CSUM),
@@ -50,6 +53,7 @@ const NEEDS: [(Features, Features); 9] = [
     (CTRL_RX, CTRL_VQ),
     (CTRL_VLAN, CTRL_VQ),
     (CTRL_RX_EXTRA, CTRL_VQ),
+    (CTRL_MAC_ADDR, CTRL_VQ),
     (GUEST_ANNOUNCE, CTRL_VQ),
     (GUEST_ANNOUNCE, STATUS),
 ];
@@ -59,12 +63,12 @@ const LINK_UP: u16 = 1;
 /// Bit of `status`: VIRTIO_NET_S_ANNOUNCE
 const ANNOUNCE: u16 = 2;
 
-/// The features of every device. Its address is ours to give, so that the driver cannot set it.
+/// The features of every device. Its address is ours to give; the driver can ask for another.
 #[must_use]
 pub fn features() -> Features {
     let ring = Features::VERSION_1 | Features::INDIRECT_DESC | Features::EVENT_IDX;
     let offloads = CSUM | GUEST_CSUM | GUEST_TSO4 | GUEST_TSO6 | HOST_TSO4 | HOST_TSO6 | MRG_RXBUF;
-    let control = CTRL_VQ | CTRL_RX | CTRL_VLAN | CTRL_RX_EXTRA | GUEST_ANNOUNCE;
+    let control = CTRL_VQ | CTRL_RX | CTRL_VLAN | CTRL_RX_EXTRA | CTRL_MAC_ADDR | GUEST_ANNOUNCE;
     ring | offloads | control | DEVICE_MTU | MAC | STATUS
 }
 

@@ -1,10 +1,10 @@
-//! The control queue (virtio 1.2, 5.1.6.5): what the guest wants to receive, and its answer to a request to announce itself.
+//! The control queue (virtio 1.2, 5.1.6.5): what the guest wants to receive, its address, and its answer to a request to announce itself.
 //!
 //! A command is a class, a number in it and data, all readable, and a writable byte for the answer. Commands that make no
 //! sense, or lack their feature, are answered with an error; only one without that byte ends the queue.
 
 use super::Common;
-use super::config::{CTRL_RX, CTRL_RX_EXTRA, CTRL_VLAN, GUEST_ANNOUNCE};
+use super::config::{CTRL_MAC_ADDR, CTRL_RX, CTRL_RX_EXTRA, CTRL_VLAN, GUEST_ANNOUNCE};
 use crate::guest::{GuestMemory, GuestRegion, MemoryError, PinnedMemory};
 use crate::net::MacAddress;
 use crate::net::bridge::Port;
@@ -45,6 +45,7 @@ const NOMULTI: u8 = 3;
 const NOUNI: u8 = 4;
 const NOBCAST: u8 = 5;
 const TABLE_SET: u8 = 0;
+const ADDR_SET: u8 = 1;
 const ADD: u8 = 0;
 const DELETE: u8 = 1;
 const ACK: u8 = 0;
@@ -58,6 +59,8 @@ enum Refusal {
     Malformed(u8, u8),
     #[error("a control command of {0} bytes")]
     Length(usize),
+    #[error("the address {0}, which it cannot have")]
+    Address(MacAddress),
     #[error("no memory for a control command")]
     NoMemory,
     #[error("{0}")]
@@ -178,6 +181,7 @@ impl Control {
         let needed = match (class, number) {
             (RX, PROMISC | ALLMULTI) | (MAC, TABLE_SET) => CTRL_RX,
             (RX, ALLUNI | NOMULTI | NOUNI | NOBCAST) => CTRL_RX_EXTRA,
+            (MAC, ADDR_SET) => CTRL_MAC_ADDR,
             (VLAN, ADD | DELETE) => CTRL_VLAN,
             (ANNOUNCE, ACK) => GUEST_ANNOUNCE,
             _ => return Err(Refusal::Unknown(class, number)),
@@ -197,6 +201,10 @@ impl Control {
                     _ => &mut self.filter.no_broadcast,
                 };
                 *mode = is_on != 0;
+            }
+            MAC if number == ADDR_SET => {
+                let address = MacAddress(data.try_into().map_err(|_| malformed)?);
+                return if port.set_address(address) { Ok(()) } else { Err(Refusal::Address(address)) };
             }
             MAC => {
                 let (unicast, rest) = table(data).ok_or(malformed)?;

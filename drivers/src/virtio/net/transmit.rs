@@ -4,13 +4,16 @@
 //! dropped and its chain done all the same: only a chain without room for a header, or a malformed one, ends the queue.
 //! Writable buffers of a chain are nothing to us: they stay as they are.
 //!
+//! A frame for a port that has no place for it at the moment stays in the guest's ring, with all behind it, for as long as the
+//! bridge has them wait. Then it is copied and checked anew: nothing of it is kept.
+//!
 //! That a frame is sent is news to nobody: the guest gets its buffer back with the next interrupt that it has, most often for
 //! an answer. An interrupt for that alone comes when [`OWED_MAX`] frames are sent, when none has followed for
 //! [`PATIENCE_NS`], or when there is nothing else to do.
 
+use super::Common;
 use super::header::{HEADER_BYTES, Header, HeaderError};
-use super::{Common, Record};
-use crate::guest::{GuestAddress, GuestMemory, GuestRegion, MemoryError, PinnedMemory};
+use crate::guest::{GuestAddress, GuestMemory, GuestRegion, MemoryError};
 use crate::net::bridge::Port;
 use crate::net::frame::{Blank, ETHERNET_BYTES, FRAME_BYTES_MAX, Frame, WIRE_BYTES_MAX, is_large};
 use crate::net::offload::{Offload, OffloadError};
@@ -25,9 +28,12 @@ use alloc::vec::Vec;
 const ENOUGH_BYTES: u32 = 192 << 10;
 
 /// So many frames that were sent are told of at once: a guest never waits with a ring that is half full.
-const OWED_MAX: u32 = 64;
+const OWED_MAX: u16 = 64;
 /// Fewer are told of when none has followed for so long: a guest that may have few frames under way waits for them.
 const PATIENCE_NS: u64 = 150_000;
+
+/// Lengths that a frame can have here.
+const LENGTHS: core::ops::RangeInclusive<usize> = ETHERNET_BYTES..=FRAME_BYTES_MAX;
 
 /// Large buffers that a call uses: others need some, too, and receivers have their turn in between.
 const LARGE_BUFFERS: usize = 4;
@@ -58,23 +64,17 @@ enum Refusal {
 /// A frame that is being copied.
 struct Draft {
     header: [u8; HEADER_BYTES],
+    length: usize,
     /// None if it is dropped.
     blank: Option<Blank>,
 }
 
 impl Draft {
     /// Room for the frame of `chain`, if it has a length that frames have.
-    fn new(chain: &Chain, port: &Port, record: &mut Record) -> Self {
+    fn new(chain: &Chain, port: &Port) -> Self {
         let length = (chain.readable_bytes as usize).saturating_sub(HEADER_BYTES);
-        let blank = if (ETHERNET_BYTES..=FRAME_BYTES_MAX).contains(&length) {
-            let blank = port.blank(length);
-            record.counters.send_drops += u64::from(blank.is_none());
-            blank
-        } else {
-            record.refuse(&Refusal::Length(length));
-            None
-        };
-        Self { header: [0; HEADER_BYTES], blank }
+        let blank = if LENGTHS.contains(&length) { port.blank(length) } else { None };
+        Self { header: [0; HEADER_BYTES], length, blank }
     }
 
     /// Where the bytes of its chain go, which has its buffers in `regions`.
@@ -87,11 +87,13 @@ impl Draft {
         Parts { regions: regions.iter(), address: 0, left: 0, header, frame }
     }
 
-    /// The frame, if a driver that `accepted` these features may send it.
+    /// The frame, if a driver that `accepted` these features may send it, and there was a buffer for it.
     fn finish(self, accepted: Features) -> Result<Option<Frame>, Refusal> {
-        let Some(blank) = self.blank else { return Ok(None) };
+        let length = self.length;
+        let Some(blank) = self.blank else {
+            return if LENGTHS.contains(&length) { Ok(None) } else { Err(Refusal::Length(length)) };
+        };
         let allegation = Header::from(self.header).allegation(accepted)?;
-        let length = blank.bytes().len();
         if length > WIRE_BYTES_MAX && allegation.segmentation.is_none() {
             return Err(Refusal::Length(length));
         }
@@ -136,15 +138,13 @@ impl<'a> Iterator for Parts<'a> {
 pub struct Transmit {
     /// Work space: a draft for each chain of a batch.
     drafts: Vec<Draft>,
-    /// Frames sent of which the guest was not told.
-    owed: u32,
     /// When the last one was sent.
     sent_ns: u64,
 }
 
 impl Default for Transmit {
     fn default() -> Self {
-        Self { drafts: Vec::with_capacity(MAX_BATCH), owed: 0, sent_ns: 0 }
+        Self { drafts: Vec::with_capacity(MAX_BATCH), sent_ns: 0 }
     }
 }
 
@@ -160,10 +160,12 @@ impl Transmit {
         common: &mut Common,
     ) -> Result<Served, QueueError> {
         let waiting = queue.waiting()?;
-        if waiting == 0 {
-            let is_late = self.owed > 0 && sys::now_ns().saturating_sub(self.sent_ns) >= PATIENCE_NS;
-            let interrupt = is_late && self.tell(queue)?;
-            return Ok(Served { interrupt, owes_interrupt: self.owed > 0, ..Served::default() });
+        let is_held = waiting > 0 && common.port.is_held(sys::now_ns());
+        if waiting == 0 || is_held {
+            let is_late = queue.untold() > 0 && sys::now_ns().saturating_sub(self.sent_ns) >= PATIENCE_NS;
+            let interrupt = is_late && queue.wants_interrupt()?;
+            let served = Served { interrupt, owes_interrupt: queue.untold() > 0, ..Served::default() };
+            return Ok(Served { stalled: is_held, under_way: is_held, ..served });
         }
         let bounds = Bounds { chains: waiting, bytes: ENOUGH_BYTES, large_bytes: u32::MAX };
         common.batch.clear();
@@ -172,49 +174,38 @@ impl Transmit {
         let has_header = |chain: &&Chain| chain.readable_bytes as usize >= HEADER_BYTES;
         let well_formed = common.batch.chains.iter().take_while(has_header).count();
         if well_formed < common.batch.chains.len() {
-            common.batch.chains.truncate(well_formed);
             broken = Some(QueueError::NoHeader);
         }
-        let taken = common.batch.chains.len();
-        let whole = few_large(&common.batch.chains);
-        if whole < taken {
+        let whole = few_large(common.batch.chains.get(..well_formed).unwrap_or_default());
+        let is_held = !self.send_all(memory, common, whole);
+        let sent = common.batch.done.len();
+        if is_held || whole < well_formed {
             // What is wrong behind them shows when it is their turn.
-            queue.put_back(common.batch.chains.get(whole..).unwrap_or_default());
-            common.batch.chains.truncate(whole);
+            queue.put_back(common.batch.chains.get(sent..).unwrap_or_default());
             broken = None;
         }
-        self.send_all(memory, common);
         queue.complete(&common.batch.done)?;
-        let sent = u32::try_from(whole).unwrap_or(u32::MAX);
-        self.owed = self.owed.saturating_add(sent);
-        let interrupt = self.owed >= OWED_MAX && self.tell(queue)?;
+        let interrupt = queue.untold() >= OWED_MAX && queue.wants_interrupt()?;
         Ok(Served {
-            requests: sent,
+            requests: u32::try_from(sent).unwrap_or(u32::MAX),
             interrupt,
-            owes_interrupt: self.owed > 0,
-            more: whole < usize::from(waiting),
+            owes_interrupt: queue.untold() > 0,
+            more: !is_held && sent < usize::from(waiting),
+            stalled: is_held,
+            under_way: is_held,
             broken,
             ..Served::default()
         })
     }
 
-    /// The guest reset the device.
-    pub fn forget(&mut self) {
-        self.owed = 0;
-    }
-
-    /// Nothing is owed any more. Returns whether the guest wants an interrupt for what was.
-    fn tell<P: PinnedMemory>(&mut self, queue: &mut Queue<P>) -> Result<bool, QueueError> {
-        self.owed = 0;
-        queue.wants_interrupt()
-    }
-
-    /// Copies the frames of all chains of the batch, and sends those that may be sent.
-    fn send_all<M: GuestMemory>(&mut self, memory: &M, common: &mut Common) {
+    /// Copies the frames of the first `count` chains of the batch, and sends those that may be sent. Returns false if it left off
+    /// at one that has to wait.
+    fn send_all<M: GuestMemory>(&mut self, memory: &M, common: &mut Common, count: usize) -> bool {
         let Common { port, accepted, batch, record, .. } = common;
-        let (chains, regions, done) = (&batch.chains, &batch.regions, &mut batch.done);
+        let (regions, done) = (&batch.regions, &mut batch.done);
+        let chains = batch.chains.get(..count).unwrap_or_default();
         self.drafts.clear();
-        self.drafts.extend(chains.iter().map(|chain| Draft::new(chain, port, record)));
+        self.drafts.extend(chains.iter().map(|chain| Draft::new(chain, port)));
         let drafts = self.drafts.iter_mut().zip(chains);
         let read_all = memory.read_together(drafts.flat_map(|(draft, chain)| draft.parts(chain, regions)));
         let now_ns = sys::now_ns();
@@ -227,14 +218,17 @@ impl Transmit {
             };
             match read.map_err(Refusal::from).and_then(|()| draft.finish(*accepted)) {
                 Ok(Some(frame)) => {
+                    if !port.send_or_wait(&frame, now_ns) {
+                        return false;
+                    }
                     record.counters.frames_sent += 1;
                     record.counters.bytes_sent += frame.bytes().len() as u64;
-                    port.send(&frame, now_ns);
                 }
-                Ok(None) => {}
+                Ok(None) => record.counters.send_drops += 1,
                 Err(reason) => record.refuse(&reason),
             }
             done.push(Used { id: chain.head, length: 0 });
         }
+        true
     }
 }
