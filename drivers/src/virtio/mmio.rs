@@ -79,6 +79,7 @@ pub enum PlatformTrouble {
     Untranslated(u64),
 }
 
+#[derive(Clone, Debug)]
 struct QueueSlot<P> {
     largest: u16,
     settings: QueueSettings,
@@ -95,6 +96,7 @@ enum Kicks {
 }
 
 /// A device model `D` behind virtio-mmio registers, for a guest with memory `M` and interrupt line `I`.
+#[derive(Clone, Debug)]
 pub struct MmioDevice<D, M: GuestMemory, I> {
     device: D,
     memory: M,

@@ -6,14 +6,17 @@ pub mod disk_bed;
 pub mod gpt_image;
 pub mod hostile;
 pub mod lanes;
+pub mod linux_ring;
 pub mod model_disk;
 pub mod nbd_bed;
 pub mod nbd_process;
 pub mod nbd_server;
 pub mod net_bed;
 pub mod rogue_disk;
+pub mod scheduled_memory;
 pub mod virtio_guest;
 pub mod virtual_disk;
+pub mod weak_memory;
 
 use drivers::block::Volume;
 use drivers::fake::{FakeGuestMemory, FakeLine, FakePinned};
