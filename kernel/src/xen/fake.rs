@@ -276,6 +276,11 @@ impl FakeXen {
         xen.pool = xen.tables.len() + tables;
     }
 
+    /// How many tables there are.
+    pub fn tables(&self) -> usize {
+        self.0.borrow().tables.len()
+    }
+
     /// Makes a domain without RAM.
     pub fn add_domain(&self, id: DomainId, vcpus: u32) {
         let fresh = self.0.borrow_mut().domains.insert(id.0, Domain::new(vcpus)).is_none();
