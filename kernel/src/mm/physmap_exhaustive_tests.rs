@@ -93,17 +93,6 @@ struct Bed {
     is_pool_ended: bool,
 }
 
-/// Our RAM, of which only what can be spared is more than book-keeping.
-fn ram(xen: &FakeXen) -> Rc<RefCell<FrameAllocator>> {
-    let spared = xen.own_ram(SLOTS - UNPOPULATED);
-    let range = spared.borrow_mut().find_with_lent(SLOTS - UNPOPULATED, core::iter::empty()).unwrap();
-    (0..FRAMES_HIGH as u64).for_each(|gfn| xen.place_ram(gfn));
-    let mut frames = FrameAllocator::default();
-    frames.add_bank(&(0..FRAMES_HIGH * PAGE_BYTES));
-    frames.add_bank(&(range.start.address()..range.end.address()));
-    Rc::new(RefCell::new(frames))
-}
-
 impl Bed {
     fn new() -> Self {
         let xen = FakeXen::new();
@@ -111,7 +100,7 @@ impl Bed {
             xen.add_domain(domain, 1);
             xen.populate(domain, FRAME..FRAME + 1);
         }
-        let frames = ram(&xen);
+        let frames = xen.ram_to_spare(SLOTS - UNPOPULATED);
         let window = xen.mixed_window(SLOTS, UNPOPULATED, frames.clone());
         Self { singles: xen.single_pages(), xen, frames, window, is_pool_ended: false }
     }
