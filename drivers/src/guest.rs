@@ -5,6 +5,7 @@
 //! reference to guest memory**: every access copies a value out or in, and the copy is what gets validated.
 
 use core::ops::Deref;
+use core::sync::atomic::Ordering;
 
 /// An address in a guest's physical address space, in bytes, as the guest wrote it: an allegation, not a fact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -153,6 +154,12 @@ pub trait PinnedMemory {
     /// # Errors
     /// As [`Self::load_u16`].
     fn store_u16(&self, offset: u32, value: u16) -> Result<(), MemoryError>;
+
+    /// Orders our accesses to all guest memory before it and after it, as a fence of that `ordering` does. A method, so that
+    /// memory made for tests can tell what is ordered and what is not.
+    fn fence(&self, ordering: Ordering) {
+        core::sync::atomic::fence(ordering);
+    }
 }
 
 /// Whatever keeps guest pages pinned by holding on to something else.
@@ -179,6 +186,10 @@ where
 
     fn store_u16(&self, offset: u32, value: u16) -> Result<(), MemoryError> {
         (**self).store_u16(offset, value)
+    }
+
+    fn fence(&self, ordering: Ordering) {
+        (**self).fence(ordering);
     }
 }
 

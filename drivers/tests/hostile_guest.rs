@@ -3,23 +3,18 @@
 
 mod common;
 
+use common::hostile::{RandomDescriptor, config, scribble};
 use common::{
     AVAILABLE, BASE, DATA, DESCRIPTORS, Guest, HEADER, INDIRECT, ModelDisk, NEXT, PAGES, QUEUE_NOTIFY,
-    RING_FEATURES, SIZE, STATUS, STATUS_BYTE, TABLE, USED, WRITE, header,
+    RING_FEATURES, SIZE, STATUS, STATUS_BYTE, TABLE, USED, WRITE, cut, header,
 };
 use drivers::virtio::Features;
 use drivers::virtio::mmio::Width;
 use proptest::prelude::*;
-use std::cell::Cell;
 
 const SECTORS: usize = 64;
 /// Calls of `process` after which a bounded device has done all that a ring can hold.
 const ENOUGH_CALLS: usize = 64;
-
-/// PROPTEST_CASES in the environment says how many cases; 256 otherwise.
-fn config() -> ProptestConfig {
-    ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
-}
 
 fn width() -> impl Strategy<Value = Width> {
     prop_oneof![1 => Just(Width::One), 1 => Just(Width::Two), 4 => Just(Width::Four), 1 => Just(Width::Eight)]
@@ -65,23 +60,11 @@ fn length() -> impl Strategy<Value = u32> {
     ]
 }
 
-#[derive(Clone, Debug)]
-struct RandomDescriptor {
-    buffer: (u64, u32),
-    flags: u16,
-    next: u16,
-}
-
 fn descriptor() -> impl Strategy<Value = RandomDescriptor> {
     let flags = prop_oneof![
         4 => Just(NEXT), 4 => Just(0), 2 => Just(WRITE), 2 => Just(WRITE | NEXT), 1 => Just(INDIRECT), 1 => any::<u16>()
     ];
-    let next = prop_oneof![20 => 0..SIZE, 1 => any::<u16>()];
-    ((address(), length()), flags, next).prop_map(|(buffer, flags, next)| RandomDescriptor {
-        buffer,
-        flags,
-        next,
-    })
+    common::hostile::descriptor((address(), length()), flags)
 }
 
 /// Five requests of three buffers each, some descriptors replaced by random ones: near enough to the rules to get far.
@@ -135,19 +118,6 @@ fn work_bounded(guest: &mut Guest) {
     for _ in 0..ENOUGH_CALLS {
         let _ = guest.device.process();
         assert!(guest.memory.pins() <= 3);
-    }
-}
-
-/// A stream of numbers that follows from a seed, for the guest's other CPU.
-fn numbers(seed: u64) -> impl Fn() -> u64 {
-    let state = Cell::new(seed | 1);
-    move || {
-        let mut next = state.get();
-        next ^= next << 13;
-        next ^= next >> 7;
-        next ^= next << 17;
-        state.set(next);
-        next
     }
 }
 
@@ -218,13 +188,7 @@ proptest! {
         seed in any::<u64>(),
     ) {
         let mut guest = guest_with(&direct, &indirect, header(kind, 0));
-        let number = numbers(seed);
-        guest.memory.set_other_cpu(move |memory, _, _| {
-            if number().is_multiple_of(4) {
-                let address = BASE + number() % 0x7000;
-                memory.poke(address, &number().to_le_bytes()[..1 + (number() % 8) as usize]).unwrap();
-            }
-        });
+        scribble(&guest.memory, seed, BASE, 0x7000, usize::MAX);
         for head in 0..SIZE {
             guest.put_head(head, head);
         }
@@ -251,16 +215,6 @@ fn action() -> impl Strategy<Value = Action> {
         (extent(), any::<u8>()).prop_map(|((sector, sectors), seed)| Action::Write { sector, sectors, seed }),
         extent().prop_map(|(sector, sectors)| Action::Discard { sector, sectors }),
     ]
-}
-
-/// Cuts a run of bytes into buffers at the given places.
-fn cut(start: u64, length: usize, cuts: &[usize], writable: bool) -> Vec<(u64, u32, bool)> {
-    let mut places: Vec<usize> = cuts.iter().map(|cut| cut % (length + 1)).collect();
-    places.extend([0, length]);
-    places.sort_unstable();
-    let piece =
-        |ends: &[usize]| (start + ends[0] as u64, u32::try_from(ends[1] - ends[0]).unwrap(), writable);
-    places.windows(2).map(piece).collect()
 }
 
 proptest! {

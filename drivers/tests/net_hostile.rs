@@ -2,29 +2,17 @@
 
 mod common;
 
+use common::hostile::{RandomDescriptor, config, scribble};
 use common::net_bed::{BASE, DATA, GUEST, HEADER_BYTES, NetGuest, RING_PINS, STATION, frame, tcp_frame};
 use common::{INDIRECT, NEXT, QUEUE_NOTIFY, STATUS, WRITE};
 use drivers::net::offload::{Offload, PartialChecksum, Segmentation, SegmentedProtocol};
 use drivers::virtio::Features;
 use drivers::virtio::net::config::features;
 use proptest::prelude::*;
-use std::cell::Cell;
 
 const HOLE: u64 = DATA + 0x8_0000;
 /// Calls after which a bounded device has done all that rings of 256 can hold.
 const ENOUGH_CALLS: usize = 64;
-
-/// PROPTEST_CASES in the environment says how many cases; 256 otherwise.
-fn config() -> ProptestConfig {
-    ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
-}
-
-#[derive(Clone, Debug)]
-struct RandomDescriptor {
-    buffer: (u64, u32),
-    flags: u16,
-    next: u16,
-}
 
 fn address() -> impl Strategy<Value = u64> {
     prop_oneof![
@@ -52,12 +40,7 @@ fn descriptor(usual: u16) -> impl Strategy<Value = RandomDescriptor> {
     let flags = prop_oneof![
         8 => Just(usual), 3 => Just(usual | NEXT), 1 => Just(NEXT), 1 => Just(0), 1 => Just(WRITE), 1 => Just(INDIRECT), 1 => any::<u16>()
     ];
-    let next = prop_oneof![20 => 0..16_u16, 1 => any::<u16>()];
-    (address(), length(), flags, next).prop_map(|(address, length, flags, next)| RandomDescriptor {
-        buffer: (address, length),
-        flags,
-        next,
-    })
+    common::hostile::descriptor((address(), length()), flags)
 }
 
 /// A queue whose descriptors are such as the device expects, mostly.
@@ -151,19 +134,6 @@ fn assert_whole_after_reset(mut guest: NetGuest) {
     assert_eq!(guest.arrived(), [frame(STATION, GUEST, 60)]);
 }
 
-/// A stream of numbers that follows from a seed, for the guest's other CPU.
-fn numbers(seed: u64) -> impl Fn() -> u64 {
-    let state = Cell::new(seed | 1);
-    move || {
-        let mut next = state.get();
-        next ^= next << 13;
-        next ^= next >> 7;
-        next ^= next << 17;
-        state.set(next);
-        next
-    }
-}
-
 proptest! {
     #![proptest_config(config())]
 
@@ -204,15 +174,7 @@ proptest! {
         for queue in 0..3 {
             (0..16).for_each(|head| guest.publish(queue, head));
         }
-        let number = numbers(seed);
-        let left = Cell::new(500);
-        guest.memory.set_other_cpu(move |memory, _, _| {
-            if left.get() > 0 && number().is_multiple_of(4) {
-                left.set(left.get() - 1);
-                let address = BASE + number() % 0x3_0000;
-                memory.poke(address, &number().to_le_bytes()[..1 + (number() % 8) as usize]).unwrap();
-            }
-        });
+        scribble(&guest.memory, seed, BASE, 0x3_0000, 500);
         work_bounded(&mut guest);
         guest.memory.set_other_cpu(|_, _, _| {});
         assert_whole_after_reset(guest);

@@ -3,9 +3,9 @@
 mod common;
 
 use common::net_bed::{
-    DATA, GUEST, HEADER_BYTES, NetGuest, RING_PINS, STATION, cut, frame, sum, tcp_frame, with, without,
+    DATA, GUEST, HEADER_BYTES, NetGuest, RING_PINS, STATION, frame, sum, tcp_frame, with, without,
 };
-use common::{QUEUE_NOTIFY, STATUS};
+use common::{QUEUE_NOTIFY, STATUS, cut};
 use drivers::net::offload::{Offload, PartialChecksum, Segmentation, SegmentedProtocol};
 use drivers::virtio::Features;
 use drivers::virtio::mmio::Progress;

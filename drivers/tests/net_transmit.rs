@@ -2,8 +2,9 @@
 
 mod common;
 
+use common::cut;
 use common::net_bed::{
-    DATA, GUEST, HEADER_BYTES, NetGuest, RING_PINS, STATION, cut, frame, tcp_frame, tcp_header, without,
+    DATA, GUEST, HEADER_BYTES, NetGuest, RING_PINS, STATION, frame, tcp_frame, tcp_header, without,
 };
 use drivers::net::frame::{FRAME_BYTES_MAX, WIRE_BYTES_MAX};
 use drivers::virtio::Features;

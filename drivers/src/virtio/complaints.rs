@@ -6,7 +6,7 @@
 const MOST: u8 = 16;
 
 /// The right to complain about one kind of error.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Complaints {
     left: u8,
     said: bool,

@@ -80,6 +80,7 @@ pub enum PlatformTrouble {
     Untranslated(u64),
 }
 
+#[derive(Clone, Debug)]
 struct QueueSlot<P> {
     largest: u16,
     settings: QueueSettings,
@@ -96,6 +97,7 @@ enum Kicks {
 }
 
 /// A device model `D` behind virtio-mmio registers, for a guest with memory `M` and interrupt line `I`.
+#[derive(Clone, Debug)]
 pub struct MmioDevice<D, M: GuestMemory, I> {
     device: D,
     memory: M,

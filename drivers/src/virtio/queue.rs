@@ -16,7 +16,7 @@ use super::chain::{Chain, Descriptor};
 use super::handover::{InFlight, Listed};
 use crate::guest::{Access, GuestAddress, GuestMemory, GuestRegion, MemoryError, PinnedMemory};
 use alloc::vec::Vec;
-use core::sync::atomic::{Ordering, fence};
+use core::sync::atomic::Ordering;
 use smallvec::SmallVec;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32};
@@ -127,7 +127,7 @@ struct UsedElement {
 pub type Heads = SmallVec<[u16; MAX_BATCH]>;
 
 /// A queue that is ready, over its pinned rings.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Queue<P> {
     size: u16,
     descriptors: P,
@@ -264,7 +264,7 @@ impl<P: PinnedMemory> Queue<P> {
     pub fn waiting(&self) -> Result<u16, QueueError> {
         let index = self.available.load_u16(INDEX)?;
         // Pairs with the driver's barrier between filling the ring and moving the index.
-        fence(Ordering::Acquire);
+        self.available.fence(Ordering::Acquire);
         let waiting = index.wrapping_sub(self.next_available);
         if waiting > self.size {
             return Err(QueueError::IndexTooFarAhead(waiting));
@@ -355,7 +355,7 @@ impl<P: PinnedMemory> Queue<P> {
             self.next_used = self.next_used.wrapping_add(u16::try_from(done.len()).unwrap_or(0));
         }
         // The elements, and all data written for them, before the index that publishes them.
-        fence(Ordering::Release);
+        self.used.fence(Ordering::Release);
         self.used.store_u16(INDEX, self.next_used)?;
         if let Some(in_flight) = self.in_flight {
             // After the index: what the guest was told of is never done again.
@@ -383,7 +383,7 @@ impl<P: PinnedMemory> Queue<P> {
             return Ok(false);
         }
         // The index before the question: the driver stores its answer, then looks at the index.
-        fence(Ordering::SeqCst);
+        self.used.fence(Ordering::SeqCst);
         if self.features.contains(Features::EVENT_IDX) {
             let used_event = self.available.load_u16(ENTRIES + u32::from(self.size) * HEAD_BYTES)?;
             return Ok(new.wrapping_sub(used_event).wrapping_sub(1) < new.wrapping_sub(old));
@@ -418,7 +418,7 @@ impl<P: PinnedMemory> Queue<P> {
         }
         self.kicks_suppressed = false;
         // Our wish before the look: the driver moves the index, then looks at our wish.
-        fence(Ordering::SeqCst);
+        self.used.fence(Ordering::SeqCst);
         Ok(self.waiting()? != kept)
     }
 

@@ -4,14 +4,19 @@
 mod clock;
 pub mod disk_bed;
 pub mod gpt_image;
+pub mod hostile;
+pub mod lanes;
+pub mod linux_ring;
 pub mod model_disk;
 pub mod nbd_bed;
 pub mod nbd_process;
 pub mod nbd_server;
 pub mod net_bed;
 pub mod rogue_disk;
+pub mod scheduled_memory;
 pub mod virtio_guest;
 pub mod virtual_disk;
+pub mod weak_memory;
 
 use drivers::block::Volume;
 use drivers::fake::{FakeGuestMemory, FakeLine, FakePinned};
@@ -154,25 +159,16 @@ impl Guest {
     }
 
     pub fn peek_u16(&self, address: u64) -> u16 {
-        let mut bytes = [0; 2];
-        self.memory.peek(address, &mut bytes).unwrap();
-        u16::from_le_bytes(bytes)
+        u16::from_le_bytes(peek(&self.memory, address))
     }
 
     fn peek_u32(&self, address: u64) -> u32 {
-        let mut bytes = [0; 4];
-        self.memory.peek(address, &mut bytes).unwrap();
-        u32::from_le_bytes(bytes)
+        u32::from_le_bytes(peek(&self.memory, address))
     }
 
     /// Writes entry `index` of a descriptor table.
     pub fn set_descriptor(&self, table: u64, index: u16, buffer: (u64, u32), flags: u16, next: u16) {
-        let mut raw = [0; 16];
-        raw[..8].copy_from_slice(&buffer.0.to_le_bytes());
-        raw[8..12].copy_from_slice(&buffer.1.to_le_bytes());
-        raw[12..14].copy_from_slice(&flags.to_le_bytes());
-        raw[14..].copy_from_slice(&next.to_le_bytes());
-        self.memory.poke(table + u64::from(index) * 16, &raw).unwrap();
+        self.memory.poke(table + u64::from(index) * 16, &descriptor(buffer, flags, next)).unwrap();
     }
 
     /// Chains buffers from entry `first` of `table` on; the bool says that the device may write.
@@ -244,9 +240,7 @@ impl Guest {
     }
 
     pub fn status_byte(&self) -> u8 {
-        let mut byte = [0];
-        self.memory.peek(STATUS_BYTE, &mut byte).unwrap();
-        byte[0]
+        u8::from_le_bytes(peek(&self.memory, STATUS_BYTE))
     }
 
     pub fn bytes(&self, address: u64, length: usize) -> Vec<u8> {
@@ -265,4 +259,31 @@ pub fn header(kind: u32, sector: u64) -> [u8; 16] {
     raw[..4].copy_from_slice(&kind.to_le_bytes());
     raw[8..].copy_from_slice(&sector.to_le_bytes());
     raw
+}
+
+/// Cuts a run of bytes into buffers at the given places.
+pub fn cut(start: u64, length: usize, cuts: &[usize], writable: bool) -> Vec<(u64, u32, bool)> {
+    let mut places: Vec<usize> = cuts.iter().map(|cut| cut % (length + 1)).collect();
+    places.extend([0, length]);
+    places.sort_unstable();
+    let piece =
+        |ends: &[usize]| (start + ends[0] as u64, u32::try_from(ends[1] - ends[0]).unwrap(), writable);
+    places.windows(2).map(piece).collect()
+}
+
+/// An entry of a descriptor table.
+pub fn descriptor(buffer: (u64, u32), flags: u16, next: u16) -> [u8; 16] {
+    let mut raw = [0; 16];
+    raw[..8].copy_from_slice(&buffer.0.to_le_bytes());
+    raw[8..12].copy_from_slice(&buffer.1.to_le_bytes());
+    raw[12..14].copy_from_slice(&flags.to_le_bytes());
+    raw[14..].copy_from_slice(&next.to_le_bytes());
+    raw
+}
+
+/// Some bytes of a guest's memory.
+pub fn peek<const BYTES: usize>(memory: &FakeGuestMemory, address: u64) -> [u8; BYTES] {
+    let mut bytes = [0; BYTES];
+    memory.peek(address, &mut bytes).unwrap();
+    bytes
 }

@@ -2,7 +2,7 @@
 
 use super::{
     DRIVER_FEATURES, DRIVER_FEATURES_SEL, INDIRECT, NEEDS_RESET, NEXT, QUEUE_DESC, QUEUE_DEVICE,
-    QUEUE_DRIVER, QUEUE_NOTIFY, QUEUE_NUM, QUEUE_READY, QUEUE_SEL, STATUS, WRITE,
+    QUEUE_DRIVER, QUEUE_NOTIFY, QUEUE_NUM, QUEUE_READY, QUEUE_SEL, STATUS, WRITE, cut, descriptor, peek,
 };
 use drivers::fake::{FakeGuestMemory, FakeLine};
 use drivers::net::MacAddress;
@@ -184,9 +184,7 @@ impl NetGuest {
     }
 
     pub fn peek_u16(&self, address: u64) -> u16 {
-        let mut bytes = [0; 2];
-        self.memory.peek(address, &mut bytes).unwrap();
-        u16::from_le_bytes(bytes)
+        u16::from_le_bytes(peek(&self.memory, address))
     }
 
     pub fn bytes(&self, address: u64, length: usize) -> Vec<u8> {
@@ -223,12 +221,7 @@ impl NetGuest {
 
     /// Writes entry `index` of a descriptor table.
     pub fn set_descriptor(&self, table: u64, index: u16, buffer: (u64, u32), flags: u16, next: u16) {
-        let mut raw = [0; 16];
-        raw[..8].copy_from_slice(&buffer.0.to_le_bytes());
-        raw[8..12].copy_from_slice(&buffer.1.to_le_bytes());
-        raw[12..14].copy_from_slice(&flags.to_le_bytes());
-        raw[14..].copy_from_slice(&next.to_le_bytes());
-        self.memory.poke(table + u64::from(index) * 16, &raw).unwrap();
+        self.memory.poke(table + u64::from(index) * 16, &descriptor(buffer, flags, next)).unwrap();
     }
 
     /// Makes a chain of these buffers available without a kick; the bool says that the device may write. Returns its head.
@@ -368,16 +361,6 @@ impl NetGuest {
     pub fn frames_in_use(&self) -> usize {
         self.bridge.borrow().pool().in_use()
     }
-}
-
-/// Cuts a run of bytes into buffers at the given places.
-pub fn cut(start: u64, length: usize, cuts: &[usize], writable: bool) -> Vec<(u64, u32, bool)> {
-    let mut places: Vec<usize> = cuts.iter().map(|cut| cut % (length + 1)).collect();
-    places.extend([0, length]);
-    places.sort_unstable();
-    let piece =
-        |ends: &[usize]| (start + ends[0] as u64, u32::try_from(ends[1] - ends[0]).unwrap(), writable);
-    places.windows(2).map(piece).collect()
 }
 
 /// A frame of so many bytes, of no protocol that anybody looks into.

@@ -107,6 +107,14 @@ impl Bed {
         panic!("the endpoint never comes to rest");
     }
 
+    /// Time goes on, and nobody else is there.
+    pub fn pass(&mut self, ns: u64) {
+        for _ in 0..ns / MS {
+            self.settle();
+            self.now_ns += MS;
+        }
+    }
+
     pub fn pool_in_use(&self) -> usize {
         self.bridge.borrow().pool().in_use()
     }

@@ -14,6 +14,18 @@ fn bed() -> (Bed, Peer) {
     (bed, peer)
 }
 
+fn bed_with_ports(ports: Vec<PortStatus>) -> (Bed, Peer) {
+    let bed = Bed::with_status("10.0.0.5/24", Status { ports, ..example() });
+    let peer = Peer::new(&bed);
+    (bed, peer)
+}
+
+fn connected(bed: &mut Bed, peer: &mut Peer) -> SocketHandle {
+    let socket = peer.connect(PORT);
+    peer.run(bed, 10 * MS);
+    socket
+}
+
 /// Head and body of an answer, whose length is what the head says.
 fn parts(answer: &str) -> (&str, &str) {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -51,11 +63,8 @@ fn a_head_is_that_of_the_body_which_does_not_follow() {
 
 #[test]
 fn a_page_larger_than_the_sockets_buffer_comes_whole() {
-    let mut status = example();
     let counters = PortCounters { frames_in: u64::MAX, ..PortCounters::default() };
-    status.ports = vec![PortStatus { name: "p".into(), counters }; 60];
-    let mut bed = Bed::with_status("10.0.0.5/24", status);
-    let mut peer = Peer::new(&bed);
+    let (mut bed, mut peer) = bed_with_ports(vec![PortStatus { name: "p".into(), counters }; 60]);
     let answer = peer.fetch(&mut bed, "GET /metrics HTTP/1.1\r\n\r\n").unwrap();
     let (head, body) = parts(&answer);
     assert_eq!(content_length(head), body.len());
@@ -64,10 +73,8 @@ fn a_page_larger_than_the_sockets_buffer_comes_whole() {
 
 #[test]
 fn what_would_be_too_large_is_unavailable() {
-    let mut status = example();
-    status.ports = vec![PortStatus { name: "p".repeat(100), ..PortStatus::default() }; 500];
-    let mut bed = Bed::with_status("10.0.0.5/24", status);
-    let mut peer = Peer::new(&bed);
+    let ports = vec![PortStatus { name: "p".repeat(100), ..PortStatus::default() }; 500];
+    let (mut bed, mut peer) = bed_with_ports(ports);
     let answer = peer.fetch(&mut bed, "GET /metrics HTTP/1.1\r\n\r\n").unwrap();
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
 }
@@ -99,33 +106,40 @@ fn requests_in_a_pipeline_are_heard_to_the_end_and_the_first_is_answered() {
 #[test]
 fn what_a_client_says_after_its_request_is_taken_from_it() {
     let (mut bed, mut peer) = bed();
-    let socket = peer.connect(PORT);
-    peer.run(&mut bed, 10 * MS);
+    let socket = connected(&mut bed, &mut peer);
     peer.tcp(socket).send_slice(&b"GET / HTTP/1.1\r\n\r\n".repeat(1000)).unwrap();
     assert!(peer.run_until(&mut bed, SECOND, |peer| peer.tcp(socket).send_queue() == 0));
     assert!(peer.read_all(&mut bed, socket, SECOND).unwrap().ends_with("</html>\n"));
 }
 
-/// Clients that ask for a page, and take none of it.
-fn greedy(bed: &mut Bed, peer: &mut Peer, count: usize) {
+/// A client that says nothing, and others that ask for a large page and take none of it.
+fn bed_with_greedy(count: usize) -> (Bed, Peer, SocketHandle) {
+    let ports = vec![PortStatus { name: "p".repeat(50), ..PortStatus::default() }; 20];
+    let (mut bed, mut peer) = bed_with_ports(ports);
+    let first = connected(&mut bed, &mut peer);
     peer.buffer_bytes = 100;
     let clients: Vec<_> = (0..count).map(|_| peer.connect(PORT)).collect();
-    peer.run(bed, 10 * MS);
+    peer.run(&mut bed, 10 * MS);
     for client in clients {
         peer.tcp(client).send_slice(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
     }
-    peer.run(bed, 100 * MS);
+    peer.run(&mut bed, 100 * MS);
+    (bed, peer, first)
+}
+
+/// `first` goes away, and a good client asks for a page in its place.
+fn asks_after(bed: &mut Bed, peer: &mut Peer, first: SocketHandle) -> SocketHandle {
+    peer.tcp(first).abort();
+    peer.run(bed, 25 * SECOND);
+    peer.buffer_bytes = 64 << 10;
+    let next = connected(bed, peer);
+    peer.tcp(next).send_slice(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    next
 }
 
 #[test]
 fn no_more_than_two_pages_are_in_memory_and_others_wait_for_their_turn() {
-    let mut status = example();
-    status.ports = vec![PortStatus { name: "p".repeat(50), ..PortStatus::default() }; 20];
-    let mut bed = Bed::with_status("10.0.0.5/24", status);
-    let mut peer = Peer::new(&bed);
-    let first = peer.connect(PORT);
-    peer.run(&mut bed, 10 * MS);
-    greedy(&mut bed, &mut peer, 3);
+    let (mut bed, mut peer, first) = bed_with_greedy(3);
     let pages = |bed: &Bed| {
         let endpoint = bed.endpoint.borrow();
         let visits = endpoint.server.slots.iter().filter_map(|slot| slot.visit.as_ref());
@@ -133,31 +147,15 @@ fn no_more_than_two_pages_are_in_memory_and_others_wait_for_their_turn() {
     };
     assert_eq!(pages(&bed), 2);
     // The socket that comes first is free again, and its next client asks when both pages are held still.
-    peer.tcp(first).abort();
-    peer.run(&mut bed, 25 * SECOND);
-    peer.buffer_bytes = 64 << 10;
-    let next = peer.connect(PORT);
-    peer.run(&mut bed, 10 * MS);
-    peer.tcp(next).send_slice(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let next = asks_after(&mut bed, &mut peer, first);
     assert_eq!(peer.read_all(&mut bed, next, SECOND), None);
     assert_eq!(pages(&bed), 2);
 }
 
 #[test]
 fn who_waits_for_a_turn_has_it_when_anothers_time_is_over() {
-    let mut status = example();
-    status.ports = vec![PortStatus { name: "p".repeat(50), ..PortStatus::default() }; 20];
-    let mut bed = Bed::with_status("10.0.0.5/24", status);
-    let mut peer = Peer::new(&bed);
-    let first = peer.connect(PORT);
-    peer.run(&mut bed, 10 * MS);
-    greedy(&mut bed, &mut peer, 2);
-    peer.tcp(first).abort();
-    peer.run(&mut bed, 25 * SECOND);
-    peer.buffer_bytes = 64 << 10;
-    let next = peer.connect(PORT);
-    peer.run(&mut bed, 10 * MS);
-    peer.tcp(next).send_slice(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let (mut bed, mut peer, first) = bed_with_greedy(2);
+    let next = asks_after(&mut bed, &mut peer, first);
     let begun_ns = bed.now_ns;
     assert!(peer.read_all(&mut bed, next, 8 * SECOND).unwrap().ends_with("</html>\n"));
     assert!(bed.now_ns - begun_ns > 4 * SECOND);
@@ -166,8 +164,7 @@ fn who_waits_for_a_turn_has_it_when_anothers_time_is_over() {
 #[test]
 fn a_request_may_come_byte_by_byte() {
     let (mut bed, mut peer) = bed();
-    let socket = peer.connect(PORT);
-    peer.run(&mut bed, 10 * MS);
+    let socket = connected(&mut bed, &mut peer);
     for byte in b"GET /nothing HTTP/1.1\r\n\r\n" {
         assert_eq!(peer.tcp(socket).send_slice(&[*byte]), Ok(1));
         peer.run(&mut bed, 50 * MS);
@@ -179,8 +176,7 @@ fn a_request_may_come_byte_by_byte() {
 #[test]
 fn a_client_that_only_ends_gets_nothing_and_leaves_nothing() {
     let (mut bed, mut peer) = bed();
-    let socket = peer.connect(PORT);
-    peer.run(&mut bed, 10 * MS);
+    let socket = connected(&mut bed, &mut peer);
     peer.tcp(socket).send_slice(b"GET /").unwrap();
     peer.tcp(socket).close();
     peer.run(&mut bed, 100 * MS);
@@ -239,10 +235,7 @@ fn a_forged_handshake_holds_a_socket_for_three_seconds() {
         endpoint.server.has_room(&endpoint.sockets)
     };
     assert!(!has_room(&bed));
-    for _ in 0..3500 {
-        bed.now_ns += MS;
-        bed.settle();
-    }
+    bed.pass(3500 * MS);
     assert!(has_room(&bed));
 }
 

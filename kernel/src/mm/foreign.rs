@@ -609,3 +609,7 @@ fn push(slots: &mut [Slot], empty: &mut u32, slot: SlotIndex) {
 #[cfg(test)]
 #[path = "foreign_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "foreign_exhaustive_tests.rs"]
+mod exhaustive_tests;

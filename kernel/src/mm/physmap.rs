@@ -512,3 +512,7 @@ impl Window {
 #[cfg(test)]
 #[path = "physmap_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "physmap_exhaustive_tests.rs"]
+mod exhaustive_tests;

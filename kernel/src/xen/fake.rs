@@ -32,7 +32,7 @@ use super::DomainId;
 use super::abi::{self, DOMID_SELF, MulticallEntry, number};
 use super::event::Port;
 use super::hypercall::{self, Arguments, Errno};
-use crate::limits::{PAGE_BYTES, SINGLE_PAGES};
+use crate::limits::{FRAMES_HIGH, PAGE_BYTES, SINGLE_PAGES};
 use crate::mm::address::Gfn;
 use crate::mm::balloon::Balloon;
 use crate::mm::foreign::Pager;
@@ -276,6 +276,11 @@ impl FakeXen {
         xen.pool = xen.tables.len() + tables;
     }
 
+    /// How many tables there are.
+    pub fn tables(&self) -> usize {
+        self.0.borrow().tables.len()
+    }
+
     /// Makes a domain without RAM.
     pub fn add_domain(&self, id: DomainId, vcpus: u32) {
         let fresh = self.0.borrow_mut().domains.insert(id.0, Domain::new(vcpus)).is_none();
@@ -352,6 +357,16 @@ impl FakeXen {
         }
         let mut frames = FrameAllocator::default();
         frames.add_bank(&range);
+        Rc::new(RefCell::new(frames))
+    }
+
+    /// Gives us RAM of which the balloon can spare so many pages; the others are book-keeping only.
+    pub fn ram_to_spare(&self, pages: usize) -> Rc<RefCell<FrameAllocator>> {
+        let spared = self.own_ram(pages).borrow_mut().find_with_lent(pages, core::iter::empty()).unwrap();
+        (0..FRAMES_HIGH as u64).for_each(|gfn| self.place_ram(gfn));
+        let mut frames = FrameAllocator::default();
+        frames.add_bank(&(0..FRAMES_HIGH * PAGE_BYTES));
+        frames.add_bank(&(spared.start.address()..spared.end.address()));
         Rc::new(RefCell::new(frames))
     }
 

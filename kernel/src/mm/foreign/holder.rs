@@ -7,6 +7,7 @@ use crate::mm::physmap::SlotIndex;
 use crate::xen::DomainId;
 
 /// A guest that has slots or devices.
+#[derive(Debug)]
 pub struct Holder {
     /// Which guest.
     pub domain: DomainId,

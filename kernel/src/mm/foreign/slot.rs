@@ -10,7 +10,7 @@ const WAS_LISTED: u32 = 1 << 28;
 const PINS: u32 = WAS_LISTED - 1;
 
 /// A slot.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Slot {
     /// The next one of the same hash while it is listed; of the empty ones while it holds nothing.
     pub next: u32,
