@@ -15,7 +15,11 @@
 //! Neighbours: [`super::mmio`] saves and resumes registers, [`super::queue`] takes and gives back heads.
 
 use super::queue::{MAX_SIZE, QueueSettings};
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+#[cfg(any(test, feature = "fakes"))]
+use crate::fake::steps::{AtomicU32, AtomicU64};
+use core::sync::atomic::Ordering;
+#[cfg(not(any(test, feature = "fakes")))]
+use core::sync::atomic::{AtomicU32, AtomicU64};
 use smallvec::SmallVec;
 
 /// Most queues that a device may have.
@@ -290,7 +294,7 @@ mod tests {
         handover.save(&saved(1));
         handover.save(&saved(2));
         let latest = handover.saved.iter().max_by_key(|copied| copied.sequence()).unwrap();
-        latest.words[5].fetch_xor(1 << 17, Ordering::Relaxed);
+        latest.words[5].store(latest.words[5].load(Ordering::Relaxed) ^ 1 << 17, Ordering::Relaxed);
         assert_eq!(handover.saved(), Some(saved(1)));
     }
 
@@ -314,12 +318,12 @@ mod tests {
             let list = InFlight::new();
             list.begin(7);
             list.insert(3);
-            list.heads[0].fetch_xor(1 << bit, Ordering::Relaxed);
+            list.heads[0].store(list.heads[0].load(Ordering::Relaxed) ^ 1 << bit, Ordering::Relaxed);
             assert!(list.read().is_none(), "bit {bit}");
         }
         let list = InFlight::new();
         list.begin(7);
-        list.noted.fetch_xor(1, Ordering::Relaxed);
+        list.noted.store(list.noted.load(Ordering::Relaxed) ^ 1, Ordering::Relaxed);
         assert!(list.read().is_none());
     }
 }

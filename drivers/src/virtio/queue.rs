@@ -177,8 +177,9 @@ impl<P: PinnedMemory> Queue<P> {
         let mut queue = Self::pinned(settings, largest, features, memory, Some(in_flight))?;
         // The guest can write here what it likes: it is its own requests that are then done twice, or never.
         let published = queue.used.load_u16(INDEX)?;
-        let not_noted = published.wrapping_sub(noted);
-        queue.next_used = if usize::from(not_noted) <= heads.len() { published } else { noted };
+        // Some of the heads given back may be off the list already: their number says nothing.
+        let is_possible = published.wrapping_sub(noted) <= queue.size;
+        queue.next_used = if is_possible { published } else { noted };
         for index in 0..queue.next_used.wrapping_sub(noted) {
             let mut id = U16::ZERO;
             let slot = u32::from(queue.slot(noted.wrapping_add(index)));
