@@ -307,13 +307,15 @@ pub fn peek_u16(memory: &FakeGuestMemory, address: u64) -> u16 {
     u16::from_le_bytes(bytes)
 }
 
+pub type Kernel<M> = MmioDevice<<M as Machine>::Model, CrashMemory, CrashLine>;
+
 /// A guest whose device is served by one kernel after the other.
 pub struct World<M: Machine> {
     pub machine: M,
     pub memory: FakeGuestMemory,
     pub line: FakeLine,
     pub handover: &'static DeviceHandover,
-    kernel: Option<MmioDevice<M::Model, CrashMemory, CrashLine>>,
+    kernel: Option<Kernel<M>>,
     /// The kernel looks at the device.
     active: Rc<Cell<bool>>,
     edges_seen: usize,
@@ -340,28 +342,33 @@ impl<M: Machine> World<M> {
     }
 
     /// Does what a kernel does; if it ends meanwhile, the next one does it.
-    pub fn attempt<R>(
-        &mut self,
-        act: impl Fn(&mut MmioDevice<M::Model, CrashMemory, CrashLine>, &mut M) -> R,
-    ) -> R {
+    pub fn attempt<R>(&mut self, act: impl Fn(&mut Kernel<M>, &mut M) -> R) -> R {
         loop {
-            let outcome = catch_unwind(AssertUnwindSafe(|| {
-                let mut kernel = self.kernel.take().unwrap_or_else(|| {
-                    self.active.set(true);
-                    let (memory, line) = (CrashMemory(self.memory.clone()), CrashLine(self.line.clone()));
-                    let model = self.machine.boot();
-                    MmioDevice::new(model, memory, line, Features::empty()).resumed_from(self.handover)
-                });
-                let result = act(&mut kernel, &mut self.machine);
-                self.kernel = Some(kernel);
-                result
-            }));
-            match outcome {
-                Ok(result) => return result,
-                Err(payload) if payload.is::<End>() => self.crash(),
-                Err(payload) => resume_unwind(payload),
+            if let Some(result) = self.attempt_once(&act) {
+                return result;
             }
         }
+    }
+
+    /// Does what a kernel does; none if it ended meanwhile.
+    fn attempt_once<R>(&mut self, act: impl Fn(&mut Kernel<M>, &mut M) -> R) -> Option<R> {
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            let mut kernel = self.kernel.take().unwrap_or_else(|| {
+                self.active.set(true);
+                let (memory, line) = (CrashMemory(self.memory.clone()), CrashLine(self.line.clone()));
+                let model = self.machine.boot();
+                MmioDevice::new(model, memory, line, Features::empty()).resumed_from(self.handover)
+            });
+            let result = act(&mut kernel, &mut self.machine);
+            self.kernel = Some(kernel);
+            result
+        }));
+        match outcome {
+            Ok(result) => return Some(result),
+            Err(payload) if payload.is::<End>() => self.crash(),
+            Err(payload) => resume_unwind(payload),
+        }
+        None
     }
 
     pub fn read(&mut self, offset: u32) -> u32 {
@@ -373,10 +380,11 @@ impl<M: Machine> World<M> {
         self.active.set(self.active.get() || effect == Effect::Work);
     }
 
-    /// One turn of the kernel's loop, and what happens outside meanwhile. Returns whether anything did.
+    /// One turn of the kernel's loop, and what happens outside meanwhile. Returns whether anything did; if
+    /// the kernel ends, it is for the next call to begin another.
     pub fn turn(&mut self) -> bool {
         let active = self.active.clone();
-        let (busy, under_way) = self.attempt(|device, machine| {
+        let served = self.attempt_once(|device, machine| {
             machine.before();
             let (mut busy, mut under_way) = (false, false);
             if active.get() || device.has_work() {
@@ -388,6 +396,7 @@ impl<M: Machine> World<M> {
             machine.after();
             (busy, under_way)
         });
+        let Some((busy, under_way)) = served else { return true };
         self.active.set(busy || under_way);
         self.machine.outside() || busy
     }
