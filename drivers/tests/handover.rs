@@ -251,7 +251,7 @@ fn a_kernel_may_end_at_any_step_of_a_few_requests() {
 /// descriptors, before there is another kernel.
 fn busy_requests(guest: &mut DiskGuest, count: u16) {
     let mut asked = 0;
-    for turn in 0..12 {
+    for turn in 0..6 {
         for lane in 0..count {
             let write = (lane % 2 == 0).then_some(turn);
             asked += usize::from(guest.ask(Asked { lane, write, sectors: 1 }));
@@ -273,14 +273,12 @@ fn busy_requests(guest: &mut DiskGuest, count: u16) {
 #[test]
 fn a_guest_may_go_on_while_there_is_no_kernel() {
     for setting in settings() {
-        for count in [1, 3] {
-            for steps in 0.. {
-                let mut guest = DiskGuest::running(setting);
-                end_after(&[steps]);
-                busy_requests(&mut guest, count);
-                if !all_ended() {
-                    break;
-                }
+        for steps in 0.. {
+            let mut guest = DiskGuest::running(setting);
+            end_after(&[steps]);
+            busy_requests(&mut guest, 3);
+            if !all_ended() {
+                break;
             }
         }
     }

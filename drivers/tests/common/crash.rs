@@ -436,7 +436,6 @@ impl<M: Machine> World<M> {
     pub fn negotiate(&mut self, features: Features) {
         self.write(STATUS, 0);
         assert_eq!(self.read(STATUS), 0);
-        self.memory.poke(BASE, &vec![0; usize::try_from(BUFFERS - BASE).unwrap()]).unwrap();
         for status in [1, 3] {
             self.write(STATUS, status);
         }
@@ -450,6 +449,7 @@ impl<M: Machine> World<M> {
 
     /// The driver's way on: a queue of its device.
     pub fn set_queue<T>(&mut self, queue: &DriverQueue<T>) {
+        self.memory.poke(queue.available(), &[0; 0x800]).unwrap();
         self.write(QUEUE_SEL, queue.number.into());
         assert_eq!(self.read(QUEUE_READY), 0);
         self.write(QUEUE_NUM, queue.size.into());
