@@ -2,7 +2,8 @@
 //
 // In:  x0 = address of the device tree blob. EL1, MMU and caches off, interrupts masked; the loader has cleaned the
 //      image to memory, so that nothing of it lies dirty in a cache.
-// Out: kernel_main(x0 = device tree) on the main stack (SP_EL0), MMU and caches on, image relocated, vectors set.
+// Out: kernel_main(x0 = device tree, x1 = 0) on the main stack (SP_EL0), MMU and caches on, image relocated, vectors set.
+//      The second time and later, by start_again: x1 = 1, and all data of the image is as it was the first time.
 //
 // The map made here is coarse: the whole GiB around the image, readable, writable and executable. The kernel
 // replaces it by the real one (kernel/src/arch/mmu.rs) before it does anything else.
@@ -85,7 +86,13 @@ entry:
     str     x5, [x3, x0]
     b       1b
 2:
-    // 4. Vectors, and two stacks: exceptions run on SP_EL1, so that an overflow of the main stack (SP_EL0) can
+    // 4. Data as it is now is what the kernel begins with, each time.
+    mov     x0, #0                      // from data to the copy
+    bl      copy_data
+    mov     x20, #0                     // the first time
+
+ready:
+    // 5. Vectors, and two stacks: exceptions run on SP_EL1, so that an overflow of the main stack (SP_EL0) can
     //    still be reported.
     adrp    x1, vectors
     add     x1, x1, :lo12:vectors
@@ -97,18 +104,76 @@ entry:
     mov     sp, x1
     isb
 
-    // 5. Rust. Frame pointer and link register are zero, so that a back trace ends here.
+    // 6. Rust. Frame pointer and link register are zero, so that a back trace ends here.
     mov     x29, xzr
     mov     x30, xzr
     mov     x0, x19
+    mov     x1, x20
     bl      kernel_main
 park:
     wfi
     b       park
 
+// In:  x0 = address of the device tree blob. Any state that the kernel can be in, at any exception stack depth.
+// Out: as above; never returns.
+//
+// RAM outside of the image stays as it is. The map is the coarse one again: the kernel's own lies in a heap that is
+// about to be made anew.
+    .global start_again
+start_again:
+    msr     daifset, #0xf
+    mov     x19, x0
+
+    // 1. The coarse map. With the MMU off in between no two maps are ever valid at a time; nothing is loaded or stored
+    //    then, and the code is clean in memory since the loader put it there.
+    adrp    x20, boot_table
+    mrs     x1, sctlr_el1
+    bic     x2, x1, #1
+    msr     sctlr_el1, x2
+    isb
+    msr     ttbr0_el1, x20
+    isb
+    tlbi    vmalle1
+    dsb     nsh
+    isb
+    msr     sctlr_el1, x1
+    isb
+
+    // 2. Data and BSS.
+    mov     x0, #1                      // from the copy to data
+    bl      copy_data
+    adrp    x1, bss_start
+    adrp    x2, bss_end
+1:  cmp     x1, x2
+    b.hs    2f
+    stp     xzr, xzr, [x1], #16
+    b       1b
+2:
+    // 3. The stack of exceptions, which step 5 expects to be in use.
+    msr     spsel, #1
+    mov     x20, #1                     // again
+    b       ready
+
+// Copies data to its copy (x0 = 0) or back (x0 = 1). Clobbers x1 to x5.
+copy_data:
+    adrp    x1, data_start
+    adrp    x2, data_copy_start
+    cmp     x0, #0
+    csel    x3, x1, x2, eq              // from
+    csel    x4, x2, x1, eq              // to
+    adrp    x5, bss_start               // data ends where BSS begins
+    sub     x5, x5, x1
+1:  cbz     x5, 2f
+    ldp     x1, x2, [x3], #16
+    stp     x1, x2, [x4], #16
+    sub     x5, x5, #16
+    b       1b
+2:  ret
+
     .ltorg
 
-    .section .bss.boot_table, "aw", %nobits
+    // Not among the data that is made anew: it is in use then.
+    .section .kept.boot_table, "aw", %nobits
     .balign 4096
 boot_table:
     .space  4096

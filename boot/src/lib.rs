@@ -3,7 +3,8 @@
 //! The contract, in order of execution:
 //! 1. `header.S` is the first 64 bytes of the image; the loader jumps to its first instruction.
 //! 2. `entry.S` maps the GiB around the image, turns MMU and caches on, relocates the image, sets the vectors
-//!    and both stacks, and calls `kernel_main(device_tree_address)`, which the kernel defines.
+//!    and both stacks, and calls `kernel_main(device_tree_address, 0)`, which the kernel defines. [`start_again`] does so
+//!    once more, with 1.
 //! 3. `vectors.S` saves an [`ExceptionFrame`] on the exception stack and calls
 //!    `exception_entry(frame, vector)`, which the kernel defines too. An interrupt only ends the sleep between
 //!    `sleep_start` and `sleep_end`, labels of the kernel.
@@ -21,6 +22,17 @@ core::arch::global_asm!(include_str!("vectors.S"), options(raw));
 
 #[cfg(target_os = "none")]
 pub mod image;
+
+#[cfg(target_os = "none")]
+unsafe extern "C" {
+    /// Begins again from `entry.S`: the image's data is as it was at the first start, all other RAM as it is.
+    ///
+    /// # Safety
+    /// `device_tree` must be what `kernel_main` was given. Whatever devices still write by DMA must be memory that the
+    /// next life does not use before it has stopped them.
+    #[link_name = "start_again"]
+    pub fn start_again(device_tree: usize) -> !;
+}
 
 /// The registers at an exception, as `vectors.S` lays them out. 288 bytes, a multiple of the stack alignment.
 #[repr(C)]

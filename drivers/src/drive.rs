@@ -94,6 +94,17 @@ pub struct Finished {
     pub result: Result<(), DriveError>,
 }
 
+/// How the connection to a disk on another machine is, and was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkStatus {
+    /// Commands can pass.
+    pub is_up: bool,
+    /// Times that it was made again.
+    pub reconnects: u64,
+    /// Commands that were sent again, on another connection than before.
+    pub replayed: u64,
+}
+
 /// A physical disk, or one on another machine.
 pub trait Drive {
     /// Size and abilities.
@@ -141,6 +152,11 @@ pub trait Drive {
 
     /// When [`Self::tend`] must be called even if no interrupt comes.
     fn deadline_ns(&self) -> Option<u64> {
+        None
+    }
+
+    /// The connection that it is behind, if it is on another machine.
+    fn link_status(&self) -> Option<LinkStatus> {
         None
     }
 }

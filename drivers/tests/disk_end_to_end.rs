@@ -29,9 +29,9 @@ struct Bed {
 
 /// All of a disk.
 fn open(disk: &Rc<RefCell<Disk>>) -> OpenVolume {
-    let registry = Registry::new(None, vec![Some(disk.clone())], Box::new(|_| None), Box::new(|_| None));
+    let registry = Registry::new(None, vec![Some(disk.clone())], Box::new(|_, _| None), Box::new(|_| None));
     let whole = VolumeSpec::Disk { disk: 0, part: Part::Whole };
-    let opening = pin!(registry.open(&whole, Access::ReadWrite));
+    let opening = pin!(registry.open(&whole, Access::ReadWrite, 0));
     let Poll::Ready(opened) = opening.poll(&mut Context::from_waker(Waker::noop())) else {
         panic!("it waits for a whole disk")
     };

@@ -74,7 +74,7 @@ fn a_partition_that_is_not_there_is_refused() {
 fn a_disk_that_is_not_there_is_refused() {
     let bed = bed();
     let spec = VolumeSpec::Disk { disk: 1, part: Part::Whole };
-    let opening = pin!(bed.registry.open(&spec, Access::ReadOnly));
+    let opening = pin!(bed.registry.open(&spec, Access::ReadOnly, 0));
     let Poll::Ready(opened) = opening.poll(&mut Context::from_waker(Waker::noop())) else {
         panic!("there is nothing to wait for")
     };
@@ -126,7 +126,7 @@ fn what_is_under_way_at_closing_ends_before_the_next_owner_begins() {
 fn a_dropped_opening_leaves_nothing_behind() {
     let bed = bed();
     let spec = VolumeSpec::Disk { disk: 0, part: FIRST };
-    let mut opening = Box::pin(bed.registry.open(&spec, Access::ReadWrite));
+    let mut opening = Box::pin(bed.registry.open(&spec, Access::ReadWrite, 0));
     assert!(opening.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     drop(opening);
     assert!(write(&bed, Part::Whole).is_ok());
@@ -136,7 +136,7 @@ fn a_dropped_opening_leaves_nothing_behind() {
 fn an_opening_does_not_wait_for_a_silent_disk_for_ever() {
     let bed = bed();
     let spec = VolumeSpec::Disk { disk: 0, part: FIRST };
-    let mut opening = pin!(bed.registry.open(&spec, Access::ReadWrite));
+    let mut opening = pin!(bed.registry.open(&spec, Access::ReadWrite, 0));
     let context = &mut Context::from_waker(Waker::noop());
     assert!(opening.as_mut().poll(context).is_pending());
     bed.disk.borrow_mut().poll(READ_LIMIT_NS - 1);
@@ -151,7 +151,7 @@ fn an_opening_does_not_wait_for_a_silent_disk_for_ever() {
 fn a_disk_that_answers_again_can_be_opened() {
     let bed = bed();
     let spec = VolumeSpec::Disk { disk: 0, part: FIRST };
-    let mut opening = Box::pin(bed.registry.open(&spec, Access::ReadWrite));
+    let mut opening = Box::pin(bed.registry.open(&spec, Access::ReadWrite, 0));
     assert!(opening.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     bed.disk.borrow_mut().poll(TIME_LIMIT_NS);
     drop(opening);
@@ -164,7 +164,7 @@ fn a_disk_that_answers_again_can_be_opened() {
 fn an_opening_waits_once_for_a_silent_disk() {
     let bed = bed();
     let spec = VolumeSpec::Disk { disk: 0, part: FIRST };
-    let mut opening = pin!(bed.registry.open(&spec, Access::ReadWrite));
+    let mut opening = pin!(bed.registry.open(&spec, Access::ReadWrite, 0));
     let context = &mut Context::from_waker(Waker::noop());
     assert!(opening.as_mut().poll(context).is_pending());
     bed.fake.carry_out_all();
@@ -178,7 +178,7 @@ fn an_opening_waits_once_for_a_silent_disk() {
 fn a_slow_answer_gives_an_opening_no_more_time() {
     let bed = bed();
     let spec = VolumeSpec::Disk { disk: 0, part: FIRST };
-    let mut opening = pin!(bed.registry.open(&spec, Access::ReadWrite));
+    let mut opening = pin!(bed.registry.open(&spec, Access::ReadWrite, 0));
     let context = &mut Context::from_waker(Waker::noop());
     assert!(opening.as_mut().poll(context).is_pending());
     bed.fake.carry_out_all();

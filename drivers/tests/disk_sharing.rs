@@ -183,7 +183,7 @@ fn an_opening_that_gives_up_fails_nobody_else() {
     let bed = bed(4);
     let mut guest = bed.guest_of_partition(1);
     let spec = VolumeSpec::Disk { disk: 0, part: Part::Number(2) };
-    let mut opening = pin!(bed.registry.open(&spec, Access::ReadWrite));
+    let mut opening = pin!(bed.registry.open(&spec, Access::ReadWrite, 0));
     let context = &mut Context::from_waker(Waker::noop());
     assert!(opening.as_mut().poll(context).is_pending());
     bed.pass(5_000_000_000);

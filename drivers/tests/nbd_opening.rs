@@ -179,7 +179,7 @@ fn a_server_that_does_not_come_back_keeps_no_closed_export() {
 fn an_opening_that_is_dropped_leaves_nothing_behind() {
     let bed = bed();
     let spec = drivers::volume::spec::VolumeSpec::parse(TARGET).unwrap();
-    let mut opening = Box::pin(bed.registry.open(&spec, Access::ReadWrite));
+    let mut opening = Box::pin(bed.registry.open(&spec, Access::ReadWrite, 0));
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     assert!(opening.as_mut().poll(&mut context).is_pending());
     drop(opening);

@@ -42,7 +42,7 @@ impl Bed {
 
     fn open(&self, export: &str, access: Access) -> Result<OpenVolume, OpenError> {
         let spec = VolumeSpec::parse(&format!("nbd:{}/{export}", self.address)).unwrap();
-        let mut opening = pin!(self.registry.open(&spec, access));
+        let mut opening = pin!(self.registry.open(&spec, access, 0));
         loop {
             if let Poll::Ready(opened) = opening.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 return opened;

@@ -8,7 +8,7 @@ use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::cell::RefCell;
+use core::cell::{OnceCell, RefCell};
 use core::hash::Hasher;
 use core::panic::PanicInfo;
 
@@ -16,7 +16,7 @@ use drivers::connection::Connection;
 use drivers::net::MacAddress;
 use drivers::net::bridge::{Bridge, PortKind, PortSettings, SharedBridge};
 use drivers::volume::ram::Storage;
-use drivers::volume::registry::Registry;
+use drivers::volume::registry::{Purpose, Registry};
 use kernel::arch::cpu;
 use kernel::arch::gic::{Gic, Interrupt};
 use kernel::arch::timer::now_ns;
@@ -41,6 +41,7 @@ use kernel::mm::frames::{FrameAllocator, RamStorage};
 use kernel::mm::ram::Ram;
 use kernel::mm::singles::SinglePages;
 use kernel::options::Source;
+use kernel::restart::{self, Life};
 use kernel::run::Loop;
 use kernel::xen::sched::{ShutdownReason, shutdown};
 use kernel::xen::store::Store;
@@ -48,11 +49,11 @@ use kernel::xen::version::domain_uuid;
 use kernel::{logger, mm};
 use siphasher::sip::SipHasher24;
 
-/// Called by `entry.S` with the address of the device tree.
+/// Called by `entry.S` with the address of the device tree, and whether it is not for the first time.
 #[unsafe(no_mangle)]
-extern "C" fn kernel_main(device_tree: usize) -> ! {
+extern "C" fn kernel_main(device_tree: usize, again: usize) -> ! {
     logger::init();
-    let reason = match bring_up(device_tree) {
+    let reason = match bring_up(device_tree, Life::from_entry(again)) {
         Ok(running) => running.run(),
         Err(reason) => {
             log::error!("cannot start: {reason}");
@@ -66,11 +67,12 @@ extern "C" fn kernel_main(device_tree: usize) -> ! {
 }
 
 /// Brings everything up, in order.
-fn bring_up(device_tree: usize) -> Result<Loop, Box<dyn core::error::Error>> {
-    // SAFETY: `kernel_main` is called once, with what `entry.S` handed over, and did nothing else so far.
-    let foundation = unsafe { foundation(device_tree, &[])? };
+fn bring_up(device_tree: usize, life: Life) -> Result<Loop, Box<dyn core::error::Error>> {
+    // SAFETY: `kernel_main` is called once in a life, with what `entry.S` handed over, and did nothing else so far.
+    let foundation = unsafe { foundation(device_tree, life, &[])? };
     let Foundation { machine, options, complaints, frames, special_pages, singles, window, .. } = foundation;
-    let Foundation { events, console, store, .. } = foundation;
+    let Foundation { events, console, store, area, volumes: ram_volumes, .. } = foundation;
+    restart::allow(&area);
     log::info!("driver domain {}, for Xen on Arm", env!("CARGO_PKG_VERSION"));
     for complaint in &complaints {
         log::error!("{complaint}");
@@ -93,45 +95,57 @@ fn bring_up(device_tree: usize) -> Result<Loop, Box<dyn core::error::Error>> {
     let physical = physical_devices(&machine, &frames, &singles);
     let (_, physical) = uplink::bring_up(physical, &bridge, &mut devices);
     let disks = disk::bring_up(physical, &mut devices);
-    let guests = Rc::new(RefCell::new(GuestTable::new(singles, pager)));
-    let status = Collector {
-        guests: guests.clone(),
-        bridge: bridge.clone(),
-        disks: disks.iter().flatten().cloned().collect(),
-        frames: frames.clone(),
-        heap_free: mm::heap::free_bytes,
-        now_ns,
-    };
-    let address = own_address(&mac_seed);
-    let endpoint = options.network.ip.and_then(|ip| endpoint(&bridge, address, ip, status, secret));
+    let mut guests = GuestTable::new(singles, pager).noted_in(area);
+    guests.adopt(&[store.1, console]);
+    let guests = Rc::new(RefCell::new(guests));
 
     // Volumes.
     let initrd =
         machine.initrd.as_ref().map(bytes_of).and_then(|range| RamStorage::existing(&frames, &range));
     let initrd = initrd.map(|storage| Box::new(storage) as Box<dyn Storage>);
     let volume_ram = ram.clone();
-    let allocate = move |bytes| {
+    let ram_volumes = Rc::new(ram_volumes);
+    let allocate = move |bytes, purpose| {
         let bytes = usize::try_from(bytes).ok()?;
+        if let Purpose::VolumeOf(opener) = purpose {
+            return ram_volumes.open(opener, bytes, &volume_ram);
+        }
         let run = volume_ram.take(bytes.div_ceil(PAGE_BYTES))?;
         Some(Box::new(RamStorage::zeroed(run, bytes)?) as Box<dyn Storage>)
     };
-    let way_out = endpoint.clone();
+    let way_out = Rc::new(OnceCell::<Rc<RefCell<Endpoint>>>::new());
+    let to_servers = way_out.clone();
     let connect = move |server| {
-        let connection = EndpointConnection::new(way_out.as_ref()?, server)?;
+        let connection = EndpointConnection::new(to_servers.get()?, server)?;
         Some(Box::new(connection) as Box<dyn Connection>)
     };
+    let physical_disks = disks.iter().flatten().cloned().collect();
     let volumes = Registry::new(initrd, disks, Box::new(allocate), Box::new(connect));
     devices.add_without_interrupt(Rc::new(volumes.network_disks()));
-    if let Some(endpoint) = endpoint {
+
+    // Our own station on the network.
+    let status = Collector {
+        guests: guests.clone(),
+        bridge: bridge.clone(),
+        disks: physical_disks,
+        network_disks: volumes.network_disks(),
+        frames: frames.clone(),
+        heap_free: mm::heap::free_bytes,
+        now_ns,
+    };
+    let address = own_address(&mac_seed);
+    let endpoint = options.network.ip.and_then(|ip| endpoint(&bridge, address, ip, status, secret));
+    if let Some(endpoint) = &endpoint {
         // Behind the disks: what they want to send before a sleep, it sends.
-        devices.add_without_interrupt(Rc::new(EndpointDevice(endpoint)));
+        devices.add_without_interrupt(Rc::new(EndpointDevice(endpoint.clone())));
+        let _ = way_out.set(endpoint.clone());
     }
 
     // The control plane.
     let (ring, store_port) = store;
     let store = Store::new(ring, move || kernel::xen::event::send(store_port));
     let own_memory = OwnMemory { frames: frames.clone(), heap_free: mm::heap::free_bytes, special_pages };
-    let network = Network { bridge, seed: mac_seed, options: options.network };
+    let network = Network { bridge, seed: mac_seed, options: options.network, endpoint };
     let control = Control::new(store.clone(), guests.clone(), volumes, network, own_memory);
     let source = match options.source {
         Source::Unpopulated => "unpopulated address space",
@@ -143,6 +157,7 @@ fn bring_up(device_tree: usize) -> Result<Loop, Box<dyn core::error::Error>> {
         mm::heap::free_bytes() >> 10,
         (guests.borrow().pager().borrow().usable() * PAGE_BYTES) >> 10,
     );
+    restart::serving(&area, now_ns() / 1000);
     Ok(Loop {
         events,
         guests,
@@ -220,5 +235,5 @@ fn physical_devices(
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     logger::emergency(format_args!("PANIC {info}"));
-    shutdown(ShutdownReason::Crash)
+    restart::again()
 }

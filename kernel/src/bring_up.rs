@@ -14,6 +14,7 @@ use core::ptr::{self, NonNull};
 
 use crate::arch::mmu::{AddressSpace, Use};
 use crate::device_tree::Machine;
+use crate::devices::transport;
 use crate::limits::{
     ADDRESS_LIMIT, HEAP_SHARE, HEAP_START_BYTES, PAGE_BYTES, SINGLE_PAGES, WINDOW_BYTES_PER_PAGE,
 };
@@ -22,7 +23,10 @@ use crate::mm::balloon::Balloon;
 use crate::mm::frames::{FrameAllocator, FrameRun};
 use crate::mm::physmap::{REGION_ALIGNMENT, Unpopulated, Window};
 use crate::mm::singles::SinglePages;
+use crate::mm::volumes::RamVolumes;
 use crate::options::{Options, Source, window_asked};
+use crate::restart::area::Area;
+use crate::restart::{self, Life};
 use crate::xen::abi::hvm;
 use crate::xen::console_ring::ConsoleRing;
 use crate::xen::event::{PendingEvents, Port};
@@ -54,6 +58,10 @@ pub struct Foundation {
     pub console: Port,
     /// The page shared with xenstored, and its port.
     pub store: (Ring, Port),
+    /// What outlives this kernel.
+    pub area: Area,
+    /// Volumes in RAM of an earlier life, which are in nobody's way.
+    pub volumes: RamVolumes,
 }
 
 /// Brings up what every image needs, in order. `registers` are those that this image needs beside the machine's own devices.
@@ -62,9 +70,11 @@ pub struct Foundation {
 /// What is missing or was refused, for the log.
 ///
 /// # Safety
-/// To be called once, first of all but [`logger::init`], with the address of the device tree as `entry.S` handed it over.
+/// To be called once in a `life`, first of all but [`logger::init`], with the address of the device tree as `entry.S` handed it
+/// over.
 pub unsafe fn foundation(
     device_tree: usize,
+    life: Life,
     registers: &[Range<usize>],
 ) -> Result<Foundation, Box<dyn Error>> {
     // What xl told us. No heap yet: the facts borrow from the blob.
@@ -73,8 +83,13 @@ pub unsafe fn foundation(
     let data = unsafe { core::slice::from_raw_parts(ptr::with_exposed_provenance(blob.start), blob.len()) };
     let machine = Machine::read(data)?;
 
-    // The heap, right after the image.
+    // The handover area, right after the image, and the heap after it.
     let gap = gap_after_image(&machine, &blob);
+    let ram_pages = ram_bytes(&machine) / PAGE_BYTES;
+    // SAFETY: the gap is RAM that holds neither image nor blob nor initrd, and the frame allocator leaves it out.
+    let area = unsafe { Area::at(gap.start, ram_pages) };
+    let gap = gap.start + Area::bytes(ram_pages)..gap.end;
+    restart::begin(&area, life, device_tree);
     let heap = gap.start..gap.start + heap_bytes(&machine, gap.len());
     // SAFETY: the gap is RAM that holds neither image nor blob nor initrd, and the frame allocator leaves it out.
     unsafe { mm::heap::init(&heap) };
@@ -96,6 +111,11 @@ pub unsafe fn foundation(
     let store_page = crate::xen::hvm::parameter(hvm::PARAM_STORE_PFN)? as usize * PAGE_BYTES;
     let console_page = crate::xen::hvm::parameter(hvm::PARAM_CONSOLE_PFN)? as usize * PAGE_BYTES;
     map_everything(&machine, &region, [store_page, console_page], registers)?;
+    if life == Life::Again {
+        // Before any of our RAM is used for something else than it was.
+        // SAFETY: their registers are mapped, and nobody uses them yet.
+        unsafe { transport::silence(&machine.passthrough) };
+    }
 
     // The console.
     let console = Port(crate::xen::hvm::parameter(hvm::PARAM_CONSOLE_EVENT)? as u32);
@@ -116,21 +136,24 @@ pub unsafe fn foundation(
             core::mem::forget::<FrameRun>(run);
         }
     }
+    let volumes = RamVolumes::new(area, &frames);
+    let lent = frames.borrow_mut().noted_in(area.lent);
+    Balloon::recover(&frames, lent);
 
     // Others' pages, and events.
-    let singles = Rc::new(RefCell::new(SinglePages::new(Gfn::containing(region.start))));
+    let singles = Rc::new(RefCell::new(SinglePages::noted_in(Gfn::containing(region.start), area.singles)));
     let shared_info = SinglePages::map_shared_info(&singles)?;
     // SAFETY: just mapped, and never unmapped: the value is forgotten.
     let events = unsafe { PendingEvents::new(pointer(shared_info.address())?.cast()) };
     core::mem::forget(shared_info);
     let unpopulated = region.start + SINGLE_PAGES * PAGE_BYTES..region.end;
-    let slots = Unpopulated::new(&unpopulated);
+    let slots = Unpopulated::new(&unpopulated).noted_in(&area.root.window_slots);
     let window = Window::new(window_bytes / PAGE_BYTES, slots, Balloon::new(frames.clone()));
 
     // xenstore, which nobody has spoken to yet.
     let store_port = Port(crate::xen::hvm::parameter(hvm::PARAM_STORE_EVENT)? as u32);
     // SAFETY: Xen's xenstore page, mapped above for good; nothing else in the kernel uses it.
-    let ring = unsafe { Ring::at(pointer(store_page)?) };
+    let ring = unsafe { Ring::at(pointer(store_page)?) }.noted_in(&area.root.store_request_end);
     Ok(Foundation {
         machine,
         options,
@@ -143,6 +166,8 @@ pub unsafe fn foundation(
         events,
         console,
         store: (ring, store_port),
+        area,
+        volumes,
     })
 }
 

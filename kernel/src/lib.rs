@@ -3,6 +3,7 @@
 //! | module | job |
 //! |---|---|
 //! | `bring_up` | what happens once, in every image |
+//! | [`restart`] | the next life of this kernel in the same domain: what it finds, and when it begins |
 //! | [`run`] | the loop: events in, work done, sleep |
 //! | [`guest`] | a guest's life: its ioreq server, its devices, dispatch, teardown |
 //! | [`devices`] | physical devices: interrupts and deadlines |
@@ -30,7 +31,6 @@ pub mod arch;
 #[cfg(target_os = "none")]
 pub mod bring_up;
 pub mod device_tree;
-#[cfg(target_os = "none")]
 pub mod devices;
 pub mod endpoint;
 pub mod guest;
@@ -39,6 +39,7 @@ pub mod limits;
 pub mod logger;
 pub mod mm;
 pub mod options;
+pub mod restart;
 #[cfg(target_os = "none")]
 pub mod run;
 pub mod xen;

@@ -77,6 +77,9 @@ pub const SLOTS_PER_DEVICE_MIN: usize = 32;
 /// Pages that a guest gave back are unmapped in portions of so many, between which others are served.
 pub const STALE_PORTION: usize = 256;
 
+/// Pages that an earlier life of this kernel left mapped are unmapped in portions of so many, a turn of the loop.
+pub const LEFT_OVER_PORTION: usize = 8;
+
 /// Heap that pins leave free. A guest's demands are refused, never the kernel's.
 pub const HEAP_RESERVE_BYTES: usize = 48 << 10;
 
@@ -96,3 +99,10 @@ pub const POLL_NS: u64 = 60_000;
 
 /// While a device has something to do, the loop looks at it so often even if no interrupt comes.
 pub const LOOK_AGAIN_NS: u64 = 100_000_000;
+
+/// Devices that outlive a restart of the kernel: so many, ...
+pub const HANDOVER_DEVICES_MIN: usize = 48;
+/// ... or one for so many pages of our RAM.
+pub const HANDOVER_PAGES_PER_DEVICE: usize = 64;
+/// Volumes in RAM that do.
+pub const HANDOVER_VOLUMES: usize = 64;

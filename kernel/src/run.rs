@@ -62,10 +62,11 @@ impl Loop {
             if news.take()
                 && let Some(reason) = self.poll_control(&waker)
             {
+                self.leave();
                 return reason;
             }
             let worked = self.guests.borrow_mut().work();
-            self.ram.tend(&mut Growth);
+            let tends = self.ram.tend(&mut Growth);
             self.devices.kick();
             let served = self.events.any(self.highest_port());
             if served && self.take_events() {
@@ -75,7 +76,7 @@ impl Loop {
                 quiet_since_ns = None;
             }
             let quiet_ns = now_ns.saturating_sub(*quiet_since_ns.get_or_insert(now_ns));
-            if worked || news.is_there() {
+            if worked || tends || news.is_there() {
                 // There may be more of the same.
             } else if quiet_ns < POLL_NS {
                 sched::yield_processor();
@@ -83,6 +84,12 @@ impl Loop {
                 self.sleep();
             }
         }
+    }
+
+    /// Ends in order: the guests' volumes are closed, and servers that had some of them are told.
+    fn leave(&mut self) {
+        self.guests.borrow_mut().clear();
+        self.devices.leave();
     }
 
     fn highest_port(&self) -> Port {

@@ -64,7 +64,7 @@ for seconds in $ABSENCES; do
 done
 wait_guest_message guest "the job ended with status 0" 120 || fail "the guest's job"
 wait_domain_gone guest || fail "the guest does not go away"
-[ "$(grep -c "connected again; [1-9][0-9]* commands are sent again" "$CONSOLES/guest-driver-domain.log")" -eq "$interrupted" ] \
+[ "$(grep -c "connected again; [1-9][0-9]* commands were sent again" "$CONSOLES/guest-driver-domain.log")" -eq "$interrupted" ] \
     || fail "the server was not killed $interrupted times in the middle of commands"
 xl destroy driver-domain
 wait_domain_gone driver-domain || fail "the driver domain does not go away"

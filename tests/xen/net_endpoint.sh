@@ -26,6 +26,7 @@ sleep 1000
 JOB
 
 start_driver_domain 'extra = "ip=dhcp"'
+wait_node "/local/domain/$(xl domid driver-domain)/data/ip" 10.0.2.15 30 || fail "the driver domain does not say its address"
 host metrics >"$OUT/metrics-before" || fail "the metrics: $(tail -5 "$OUT/metrics-before")"
 make_guest guest cloud job "$(guest_disk ram:2M)" "$(guest_nic)" || fail "the guest could not be created"
 wait_guest_message guest "guest: has seen it" || fail "the guest's job"

@@ -17,7 +17,7 @@
 mod trouble;
 
 use crate::block::{Begun, Done, Operation, Tag, VolumeError};
-use crate::drive::{Drive, DriveError, DriveFacts};
+use crate::drive::{Drive, DriveError, DriveFacts, LinkStatus};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::String;
@@ -155,6 +155,12 @@ impl Disk {
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// The connection that it is behind, if it is on another machine.
+    #[must_use]
+    pub fn link_status(&self) -> Option<LinkStatus> {
+        self.drive.link_status()
     }
 
     /// Takes what the device has finished, and gives up what took too long. Returns whether there was anything.

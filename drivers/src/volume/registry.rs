@@ -67,8 +67,17 @@ pub enum OpenError {
     NoRam(u64),
 }
 
-/// Gives RAM for a `ram:SIZE` volume: so many zeroed bytes, or nothing. They go back when the value is dropped.
-pub type AllocateRam = dyn Fn(u64) -> Option<Box<dyn Storage>>;
+/// What RAM is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Buffers on the way to another machine.
+    Buffers,
+    /// The volume of the opener with this number ([`Registry::open`]): who gives RAM may have kept it for him.
+    VolumeOf(u64),
+}
+
+/// Gives RAM: so many zeroed bytes, or a volume's as they were, or nothing. They go back when the value is dropped.
+pub type AllocateRam = dyn Fn(u64, Purpose) -> Option<Box<dyn Storage>>;
 
 type SharedStorage = Rc<RefCell<Box<dyn Storage>>>;
 
@@ -138,11 +147,16 @@ impl Registry {
         self.network_disks.clone()
     }
 
-    /// Opens a volume. May have to wait for a disk.
+    /// Opens a volume. May have to wait for a disk. `opener` is the caller's name for whom it is.
     ///
     /// # Errors
     /// [`OpenError`], in one sentence for the log and xenstore.
-    pub async fn open(&self, spec: &VolumeSpec, access: Access) -> Result<OpenVolume, OpenError> {
+    pub async fn open(
+        &self,
+        spec: &VolumeSpec,
+        access: Access,
+        opener: u64,
+    ) -> Result<OpenVolume, OpenError> {
         match spec {
             VolumeSpec::Initrd => {
                 let storage = self.initrd.clone().ok_or(OpenError::NoInitrd)?;
@@ -150,7 +164,8 @@ impl Registry {
                 Ok(OpenVolume { backing: Backing::Ram(storage), access, _opened: Some(opened), _user: None })
             }
             VolumeSpec::Ram { bytes } => {
-                let storage = (self.allocate)(*bytes).ok_or(OpenError::NoRam(*bytes))?;
+                let storage =
+                    (self.allocate)(*bytes, Purpose::VolumeOf(opener)).ok_or(OpenError::NoRam(*bytes))?;
                 let backing = Backing::Ram(Rc::new(RefCell::new(storage)));
                 Ok(OpenVolume { backing, access, _opened: None, _user: None })
             }
@@ -287,7 +302,7 @@ mod tests {
     use std::vec;
 
     fn registry() -> Registry {
-        let allocate = |bytes: u64| -> Option<Box<dyn Storage>> {
+        let allocate = |bytes: u64, _: Purpose| -> Option<Box<dyn Storage>> {
             (bytes <= 4096).then(|| Box::new(vec![0_u8; bytes.try_into().unwrap()]) as Box<dyn Storage>)
         };
         Registry::new(Some(Box::new(vec![7_u8; 1300])), Vec::new(), Box::new(allocate), Box::new(|_| None))
@@ -296,7 +311,7 @@ mod tests {
     impl Registry {
         /// Opens what needs no disk.
         fn open_now(&self, spec: &VolumeSpec, access: Access) -> Result<OpenVolume, OpenError> {
-            let mut opening = pin!(self.open(spec, access));
+            let mut opening = pin!(self.open(spec, access, 0));
             match opening.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(opened) => opened,
                 Poll::Pending => panic!("it waits for a disk"),
@@ -370,7 +385,7 @@ mod tests {
 
     #[test]
     fn a_missing_initrd_is_refused() {
-        let registry = Registry::new(None, Vec::new(), Box::new(|_| None), Box::new(|_| None));
+        let registry = Registry::new(None, Vec::new(), Box::new(|_, _| None), Box::new(|_| None));
         assert_eq!(
             registry.open_now(&VolumeSpec::Initrd, Access::ReadOnly).unwrap_err(),
             OpenError::NoInitrd

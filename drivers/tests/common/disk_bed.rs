@@ -54,7 +54,8 @@ impl DiskBed {
     pub fn over(fake: FakeDisk) -> Self {
         fake.state().is_prompt = false;
         let disk = Rc::new(RefCell::new(Disk::new("blk0".into(), Box::new(fake.drive()))));
-        let registry = Registry::new(None, vec![Some(disk.clone())], Box::new(|_| None), Box::new(|_| None));
+        let registry =
+            Registry::new(None, vec![Some(disk.clone())], Box::new(|_, _| None), Box::new(|_| None));
         Self { fake, disk, registry, now_ns: Cell::default() }
     }
 
@@ -71,7 +72,7 @@ impl DiskBed {
         guests: &mut [&mut DiskGuest],
     ) -> Result<OpenVolume, OpenError> {
         let spec = VolumeSpec::Disk { disk: 0, part };
-        let mut opening = pin!(self.registry.open(&spec, access));
+        let mut opening = pin!(self.registry.open(&spec, access, 0));
         let mut turns = (0..ENOUGH_TURNS).map(|_| {
             let polled = opening.as_mut().poll(&mut Context::from_waker(Waker::noop()));
             self.disk.borrow_mut().kick();

@@ -6,7 +6,7 @@ use drivers::connection::Connection;
 use drivers::virtio::blk::config::FLUSH;
 use drivers::volume::nbd::disks::NetworkDisks;
 use drivers::volume::ram::Storage;
-use drivers::volume::registry::{Access, OpenError, OpenVolume, Registry};
+use drivers::volume::registry::{Access, OpenError, OpenVolume, Purpose, Registry};
 use drivers::volume::spec::VolumeSpec;
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddrV4;
@@ -43,7 +43,7 @@ pub fn registry(
     connect: impl Fn(SocketAddrV4) -> Option<Box<dyn Connection>> + 'static,
     ram: Rc<Cell<u64>>,
 ) -> Registry {
-    let allocate = move |bytes: u64| -> Option<Box<dyn Storage>> {
+    let allocate = move |bytes: u64, _: Purpose| -> Option<Box<dyn Storage>> {
         (bytes <= ram.get()).then(|| Box::new(vec![0_u8; bytes.try_into().unwrap()]) as _)
     };
     Registry::new(None, Vec::new(), Box::new(allocate), Box::new(connect))
@@ -62,7 +62,7 @@ impl NbdBed {
     /// Opens `target`; each turn of the loop takes a millisecond.
     pub fn open(&self, target: &str, access: Access) -> Result<OpenVolume, OpenError> {
         let spec = VolumeSpec::parse(target).unwrap();
-        let mut opening = pin!(self.registry.open(&spec, access));
+        let mut opening = pin!(self.registry.open(&spec, access, 0));
         let woken = Arc::new(Woken(AtomicBool::new(true)));
         let waker = Waker::from(woken.clone());
         for _ in 0..ENOUGH_TURNS {

@@ -1,9 +1,7 @@
-//! What happens when the kernel itself faults: a readable dump, and the end of the domain. What goes on: a look at a
+//! What happens when the kernel itself faults: a readable dump, and another life ([`crate::restart`]). What goes on: a look at a
 //! register that may not be there ([`super::probe`]), and a copy from or to a view ([`super::view_mmu`]).
 
 use boot::ExceptionFrame;
-
-use crate::xen::sched::{ShutdownReason, shutdown};
 
 /// What arrived, in the order of the vector table.
 const VECTORS: [&str; 4] = ["synchronous exception", "interrupt", "fast interrupt", "system error"];
@@ -60,5 +58,5 @@ extern "C" fn exception_entry(frame: &mut ExceptionFrame, vector: u64) {
             get(2),
         ));
     }
-    shutdown(ShutdownReason::Crash)
+    crate::restart::again()
 }

@@ -2,25 +2,30 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | [`disk`] | disks |
-//! | [`uplink`] | the NIC that leads to the network outside |
+//! | `all` | all devices, the interrupt controller, and the alarm |
+//! | `disk` | disks |
+//! | `uplink` | the NIC that leads to the network outside |
 //! | [`network`] | our endpoint, and disks on other machines |
-//! | [`transport`] | virtio transports that were passed through to us |
+//! | `transport` | virtio transports that were passed through to us |
 //!
 //! At each turn the loop polls the devices, lets the guests work, and kicks the devices, once for all that the guests
 //! have begun. Interrupts only end a sleep: what there is to do is found by polling.
 
+#[cfg(target_os = "none")]
+mod all;
+#[cfg(target_os = "none")]
 pub mod disk;
 pub mod network;
+#[cfg(target_os = "none")]
 pub mod transport;
+#[cfg(target_os = "none")]
 pub mod uplink;
 
-use alloc::rc::Rc;
-use alloc::vec::Vec;
+#[cfg(target_os = "none")]
+pub use all::Devices;
 
-use crate::arch::gic::{Gic, GicError, Interrupt};
-use crate::arch::timer::{now_ns, set_alarm_ns};
-use crate::limits::LOOK_AGAIN_NS;
+/// How long servers have to hear that this domain ends: `xl` waits for that.
+const LEAVING_NS: u64 = 1_000_000_000;
 
 /// A device that the loop drives.
 pub trait Device {
@@ -36,82 +41,31 @@ pub trait Device {
     /// Makes it interrupt us for what it does from now on. Returns whether it has done something already.
     fn settle(&self) -> bool;
 
-    /// By when it is to be polled even without an interrupt, in the clock of [`crate::arch::timer::now_ns`].
+    /// By when it is to be polled even without an interrupt, in the clock of `arch::timer::now_ns`.
     fn deadline_ns(&self) -> Option<u64>;
+
+    /// Whether nobody outside has still to hear from it that it is not used any more.
+    fn has_left(&self) -> bool {
+        true
+    }
 }
 
-/// The devices, the interrupt controller, and the alarm.
-pub struct Devices {
-    gic: Gic,
-    alarm: Interrupt,
-    /// With their interrupts; what is no device of the machine, such as our endpoint, has none.
-    devices: Vec<(Option<Interrupt>, Rc<dyn Device>)>,
-}
-
-impl Devices {
-    /// No devices yet; `alarm` is the interrupt of the virtual timer.
-    ///
-    /// # Errors
-    /// [`GicError`] when there is no such interrupt.
-    pub fn new(mut gic: Gic, alarm: Interrupt) -> Result<Self, GicError> {
-        set_alarm_ns(None);
-        gic.enable(alarm)?;
-        Ok(Self { gic, alarm, devices: Vec::new() })
-    }
-
-    /// Adds a device, and lets its interrupt come.
-    ///
-    /// # Errors
-    /// [`GicError`] when there is no such interrupt.
-    pub fn add(&mut self, interrupt: Interrupt, device: Rc<dyn Device>) -> Result<(), GicError> {
-        self.gic.enable(interrupt)?;
-        self.devices.push((Some(interrupt), device));
-        Ok(())
-    }
-
-    /// Adds what is to be polled as a device is, and has no interrupt.
-    pub fn add_without_interrupt(&mut self, device: Rc<dyn Device>) {
-        self.devices.push((None, device));
-    }
-
-    /// Takes all interrupts that are pending.
-    pub fn take_interrupts(&mut self) {
-        // Bounded: one that cannot be silenced must not keep the loop from all else.
-        for _ in 0..=self.devices.len() {
-            let Some(interrupt) = self.gic.take() else { break };
-            // Before the device is told: it may interrupt again from then on, and an edge at an interrupt that is still
-            // active waits in QEMU's GICv2 until something else happens. Where levels count, it comes once too often.
-            self.gic.end(interrupt);
-            if interrupt == self.alarm {
-                // It would be pending again at once.
-                set_alarm_ns(None);
-            }
-            let concerned = self.devices.iter().filter(|(of, _)| *of == Some(interrupt));
-            concerned.for_each(|(_, device)| device.interrupt());
+/// Lets `devices` end what goes out to others, for a moment at most by this clock. To be called when nothing uses them any
+/// more.
+pub fn leave(devices: &[&dyn Device], mut now_ns: impl FnMut() -> u64) {
+    let until_ns = now_ns().saturating_add(LEAVING_NS);
+    loop {
+        let now_ns = now_ns();
+        for device in devices {
+            device.poll(now_ns);
+            device.kick();
         }
-    }
-
-    /// Takes what the devices have done. Returns whether there was anything.
-    pub fn poll(&self, now_ns: u64) -> bool {
-        self.devices.iter().fold(false, |done, (_, device)| device.poll(now_ns) | done)
-    }
-
-    /// Tells the devices what was begun since the last call.
-    pub fn kick(&self) {
-        self.devices.iter().for_each(|(_, device)| device.kick());
-    }
-
-    /// Makes all interrupt us, and sets the alarm, before a sleep. Returns whether there is something to do instead.
-    ///
-    /// As long as a device with an interrupt has something to do the alarm is never far: interrupts have been seen to get lost (QEMU's
-    /// GICv2 with two processors).
-    pub fn settle(&self) -> bool {
-        let look_again_ns = now_ns().saturating_add(LOOK_AGAIN_NS);
-        let deadlines = self.devices.iter().filter_map(|(interrupt, device)| {
-            let deadline_ns = device.deadline_ns()?;
-            Some(if interrupt.is_some() { deadline_ns.min(look_again_ns) } else { deadline_ns })
-        });
-        set_alarm_ns(deadlines.min());
-        self.devices.iter().fold(false, |done, (_, device)| device.settle() | done)
+        if devices.iter().all(|device| device.has_left()) {
+            return;
+        }
+        if now_ns >= until_ns {
+            log::warn!("some servers do not hear that this domain ends");
+            return;
+        }
     }
 }

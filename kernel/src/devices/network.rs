@@ -27,6 +27,10 @@ impl Device for EndpointDevice {
     fn deadline_ns(&self) -> Option<u64> {
         self.0.borrow().deadline_ns()
     }
+
+    fn has_left(&self) -> bool {
+        self.0.borrow().has_left()
+    }
 }
 
 impl Device for NetworkDisks {
@@ -46,5 +50,9 @@ impl Device for NetworkDisks {
 
     fn deadline_ns(&self) -> Option<u64> {
         Self::deadline_ns(self)
+    }
+
+    fn has_left(&self) -> bool {
+        self.is_empty()
     }
 }

@@ -3,12 +3,15 @@
 use alloc::vec::Vec;
 use core::ptr::{self, NonNull};
 
-use virtio_drivers::transport::Transport;
 use virtio_drivers::transport::mmio::{MmioError, MmioTransport, VirtIOHeader};
+use virtio_drivers::transport::{DeviceStatus, Transport};
 
 use crate::arch::gic::Interrupt;
 use crate::arch::probe::read_register;
 use crate::device_tree::PassthroughDevice;
+
+/// Looks at a device's status until it is given up.
+const SILENCE_PATIENCE: u32 = 1_000_000;
 
 /// Bytes of registers before the configuration space (virtio 1.2, 4.2.2).
 const HEADER_BYTES: u64 = 0x100;
@@ -35,6 +38,24 @@ enum ProbeError {
     Registers(u64, u64),
     #[error(transparent)]
     Transport(#[from] MmioError),
+}
+
+/// Stops devices that an earlier life of this kernel may have left at work: resets them, and waits until they say that they
+/// are (virtio 1.2, 4.2.3.1.1 and 2.4.1). What is no device is left alone.
+///
+/// # Safety
+/// As [`find`], which may be called afterwards.
+pub unsafe fn silence(nodes: &[PassthroughDevice]) {
+    for node in nodes {
+        // SAFETY: the caller's contract.
+        if let Ok(mut transport) = unsafe { probe(node) } {
+            transport.set_status(DeviceStatus::empty());
+            let is_silent = (0..SILENCE_PATIENCE).any(|_| transport.get_status().is_empty());
+            if !is_silent {
+                log::error!("virtio at {:#x}: it does not stop", node.registers.start);
+            }
+        }
+    }
 }
 
 /// Looks at each node of the device tree, with a line in the log for each.

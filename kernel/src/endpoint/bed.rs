@@ -7,6 +7,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 
+use drivers::drive::LinkStatus;
 use drivers::net::MacAddress;
 use drivers::net::bridge::{Bridge, Port, PortKind, PortSettings, SharedBridge};
 use drivers::net::offload::Offload;
@@ -18,6 +19,7 @@ use super::Endpoint;
 use super::addressing::{Addressing, parse};
 use super::phy::Wire;
 use super::status::{DeviceKind, DeviceStatus, DiskStatus, GuestStatus, PortStatus, Status};
+use crate::xen::DomainId;
 
 pub const OURS: MacAddress = MacAddress([0, 0x16, 0x3e, 0, 0, 1]);
 pub const THEIRS: MacAddress = MacAddress([0, 0x16, 0x3e, 0, 0, 2]);
@@ -32,23 +34,30 @@ pub const NASTY: &str = "a\"b\\c\n<d>&'{}=,#";
 /// A status with one of everything.
 pub fn example() -> Status {
     let device = |name: &str, kind| DeviceStatus {
-        domain: 3,
+        domain: DomainId(3),
         name: name.into(),
         kind,
         registers: drivers::virtio::mmio::Counters { kicks: 7, ..Default::default() },
     };
+    let link = Some(LinkStatus { is_up: true, reconnects: 5, replayed: 23 });
     let disk = drivers::virtio::blk::Counters { reads: 41, busy_ns: 1_500_000_000, ..Default::default() };
     Status {
         version: "1.2.3",
         uptime_ns: 61_000_000_001,
-        guests: Vec::from([GuestStatus { domain: 3, slots: 17 }, GuestStatus { domain: 4, slots: 0 }]),
+        guests: Vec::from([
+            GuestStatus { domain: DomainId(3), slots: 17 },
+            GuestStatus { domain: DomainId(4), slots: 0 },
+        ]),
         devices: Vec::from([
-            device("xvda", DeviceKind::Disk(disk)),
-            device("net0", DeviceKind::Nic(Some(THEIRS), Default::default())),
+            device("dom3/xvda", DeviceKind::Disk(disk)),
+            device("dom3/net0", DeviceKind::Nic(Some(THEIRS), Default::default())),
             device(NASTY, DeviceKind::Disk(disk)),
         ]),
         ports: Vec::from([PortStatus { name: NASTY.into(), ..Default::default() }]),
-        disks: Vec::from([DiskStatus { name: "blk0".into(), ..Default::default() }]),
+        disks: Vec::from([
+            DiskStatus { name: "blk0".into(), ..Default::default() },
+            DiskStatus { name: "nbd:10.0.0.9:10809/disk".into(), link, ..Default::default() },
+        ]),
         ..Status::default()
     }
 }

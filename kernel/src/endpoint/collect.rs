@@ -9,6 +9,7 @@ use core::cell::RefCell;
 use drivers::net::bridge::SharedBridge;
 use drivers::virtio::Device;
 use drivers::volume::disk::Disk;
+use drivers::volume::nbd::disks::NetworkDisks;
 
 use super::status::{
     DeviceKind, DeviceStatus, DiskStatus, FramePoolStatus, GuestStatus, MemoryStatus, PagerStatus,
@@ -29,6 +30,8 @@ pub struct Collector {
     pub bridge: SharedBridge,
     /// Physical disks.
     pub disks: Vec<Rc<RefCell<Disk>>>,
+    /// Disks on other machines.
+    pub network_disks: NetworkDisks,
     /// Our RAM.
     pub frames: Rc<RefCell<FrameAllocator>>,
     /// Tells how many bytes of the heap are free.
@@ -76,10 +79,15 @@ impl Collector {
     fn disks(&self) -> Result<Vec<DiskStatus>, TryReserveError> {
         let mut disks = Vec::new();
         for disk in &self.disks {
-            let disk = disk.borrow();
-            push(&mut disks, DiskStatus { name: text(disk.name())?, counters: *disk.counters() })?;
+            push(&mut disks, disk_of(&disk.borrow())?)?;
         }
-        Ok(disks)
+        let mut result = Ok(());
+        self.network_disks.for_each(|disk| {
+            if result.is_ok() {
+                result = disk_of(disk).and_then(|status| push(&mut disks, status));
+            }
+        });
+        result.map(|()| disks)
     }
 
     fn memory(&self) -> MemoryStatus {
@@ -96,7 +104,7 @@ fn guests_of(table: &GuestTable) -> Result<Vec<GuestStatus>, TryReserveError> {
     let pager = table.pager().borrow();
     let mut guests = Vec::new();
     for guest in table.iter() {
-        push(&mut guests, GuestStatus { domain: guest.domain().0, slots: pager.held(guest.domain()) })?;
+        push(&mut guests, GuestStatus { domain: guest.domain(), slots: pager.held(guest.domain()) })?;
     }
     Ok(guests)
 }
@@ -113,18 +121,19 @@ fn devices_of(table: &GuestTable) -> Result<Vec<DeviceStatus>, TryReserveError> 
 
 fn device_of(guest: &Guest, device: &GuestDevice) -> Result<DeviceStatus, TryReserveError> {
     let model = device.device();
-    let name = Device::<SharedMemory>::name(model);
-    // In the log it starts with its domain.
-    let name = name.split_once('/').map_or(name, |(_, name)| name);
     Ok(DeviceStatus {
-        domain: guest.domain().0,
-        name: text(name)?,
+        domain: guest.domain(),
+        name: text(Device::<SharedMemory>::name(model))?,
         kind: match model {
             Model::Disk(disk) => DeviceKind::Disk(*disk.counters()),
             Model::Nic(nic) => DeviceKind::Nic(nic.port().address(), *nic.counters()),
         },
         registers: *device.counters(),
     })
+}
+
+fn disk_of(disk: &Disk) -> Result<DiskStatus, TryReserveError> {
+    Ok(DiskStatus { name: text(disk.name())?, counters: *disk.counters(), link: disk.link_status() })
 }
 
 fn pager(guests: &GuestTable) -> PagerStatus {
@@ -175,8 +184,8 @@ mod tests {
         let guest = table.find_or_add(domain).unwrap();
         let volume = Box::new(RamVolume(vec![0_u8; 4096]));
         let block = BlockDevice::new("dom3/xvda".into(), "serial", volume);
-        let device = guest.device(Model::Disk(Box::new(block)), 33, Sharing::Foreign);
-        guest.attach(DeviceId::Disk(51712), 0x200_0000, device).unwrap();
+        let model = Model::Disk(Box::new(block));
+        guest.attach(DeviceId::Disk(51712), 0x200_0000, 33, Sharing::Foreign, model).unwrap();
         let bridge = Bridge::new(1);
         let _port = bridge_port(&bridge, "endpoint", PortKind::Endpoint, OURS);
         let mut frames = FrameAllocator::default();
@@ -185,13 +194,14 @@ mod tests {
             guests: Rc::new(RefCell::new(table)),
             bridge,
             disks: Vec::new(),
+            network_disks: NetworkDisks::new(Box::new(|_| None)),
             frames: Rc::new(RefCell::new(frames)),
             heap_free: || 77,
             now_ns: || 5,
         };
         let status = collector.status().unwrap();
         let [device] = &status.devices[..] else { panic!("{:?}", status.devices) };
-        assert_eq!((device.domain, &*device.name, status.guests[0].domain), (3, "xvda", 3));
+        assert_eq!((device.domain, &*device.name, status.guests[0].domain), (domain, "dom3/xvda", domain));
         assert_eq!((&*status.ports[0].name, status.uptime_ns), ("endpoint", 5));
         assert_eq!((status.memory.total_bytes, status.memory.heap_free_bytes), (1 << 20, 77));
         assert_eq!(status.pager.slots, 128);

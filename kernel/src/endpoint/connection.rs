@@ -55,7 +55,8 @@ impl Dialler {
             socket.abort();
             let remote = IpEndpoint::from(*server);
             if let Err(error) = socket.connect(interface.context(), remote, port) {
-                log::warn!("endpoint: no connection to {server}: {error}");
+                // Tried again and again by who wants it, and told there.
+                log::debug!("endpoint: no connection to {server}: {error}");
             }
         }
         let dialled = !waiting.is_empty();
@@ -81,6 +82,12 @@ impl Dialler {
             }
             !is_over
         });
+    }
+
+    /// Whether no socket of a dropped connection is left.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        self.leaving.is_empty()
     }
 
     /// When the time of a dropped connection is over.

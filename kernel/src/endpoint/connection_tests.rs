@@ -171,9 +171,13 @@ fn sockets(bed: &Bed) -> usize {
 fn a_dropped_connection_ends_in_order() {
     let (mut bed, mut peer, mut connection, server) = opened();
     assert_eq!(connection.send(b"last words"), 10);
+    let has_left = |bed: &Bed| bed.endpoint.borrow().has_left();
+    assert!(has_left(&bed));
     drop(connection);
+    assert!(!has_left(&bed));
     // Longer than the server's stack takes to acknowledge.
     peer.run(&mut bed, 50 * MS);
+    assert!(has_left(&bed));
     let mut words = [0; 20];
     assert_eq!((peer.tcp(server).recv_slice(&mut words), &words[..10]), (Ok(10), &b"last words"[..]));
     assert_eq!((peer.tcp(server).state(), sockets(&bed)), (State::CloseWait, 0));

@@ -2,6 +2,8 @@
 
 use core::fmt::{self, Write};
 
+use drivers::drive::LinkStatus;
+
 use super::status::{DeviceKind, DeviceStatus, DiskStatus, GuestStatus, PortStatus, Status};
 use Kind::{Counter, Gauge};
 use Value::{Count, Nanoseconds};
@@ -264,6 +266,24 @@ const OF_DISK: &[Family<DiskStatus>] = &[
         "Commands not answered in time.",
         &[("", |disk| count(disk.counters.late))],
     ),
+    family(
+        "disk_connected",
+        Gauge,
+        "Whether there is a connection to the NBD server.",
+        &[("", |disk| of_link(disk, |link| u64::from(link.is_up)))],
+    ),
+    family(
+        "disk_reconnects_total",
+        Counter,
+        "Times that the connection to the NBD server was made again.",
+        &[("", |disk| of_link(disk, |link| link.reconnects))],
+    ),
+    family(
+        "disk_replayed_total",
+        Counter,
+        "Commands that were sent again on another connection.",
+        &[("", |disk| of_link(disk, |link| link.replayed))],
+    ),
 ];
 
 #[allow(clippy::unnecessary_wraps, reason = "the form of a sample")]
@@ -292,6 +312,10 @@ fn of_nic(device: &DeviceStatus, number: fn(&drivers::virtio::net::Counters) -> 
         DeviceKind::Nic(_, counters) => Some(number(counters)),
         DeviceKind::Disk(_) => None,
     }
+}
+
+fn of_link(disk: &DiskStatus, number: fn(&LinkStatus) -> u64) -> Option<Value> {
+    disk.link.as_ref().and_then(|link| count(number(link)))
 }
 
 /// Writes the metrics.

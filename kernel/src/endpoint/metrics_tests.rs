@@ -96,15 +96,26 @@ fn find(all: &[Series], name: &str, labels: &[(&str, &str)]) -> Option<f64> {
 #[test]
 fn prometheus_finds_every_number() {
     let all = read(&text(&example()));
-    let device = ("device", "xvda");
+    let device = ("device", "dom3/xvda");
     assert_eq!(find(&all, "info", &[("version", "1.2.3")]), Some(1.0));
     assert_eq!(find(&all, "guests", &[]), Some(2.0));
-    assert_eq!(find(&all, "guest_pager_slots", &[("guest", "3")]), Some(17.0));
-    let reads = [("guest", "3"), device, ("operation", "read")];
+    assert_eq!(find(&all, "guest_pager_slots", &[("guest", "dom3")]), Some(17.0));
+    let reads = [("guest", "dom3"), device, ("operation", "read")];
     assert_eq!(find(&all, "device_requests_total", &reads), Some(41.0));
-    assert_eq!(find(&all, "device_busy_seconds_total", &[("guest", "3"), device]), Some(1.5));
-    assert_eq!(find(&all, "device_kicks_total", &[("guest", "3"), ("device", "net0")]), Some(7.0));
+    assert_eq!(find(&all, "device_busy_seconds_total", &[("guest", "dom3"), device]), Some(1.5));
+    assert_eq!(find(&all, "device_kicks_total", &[("guest", "dom3"), ("device", "dom3/net0")]), Some(7.0));
     assert_eq!(find(&all, "memory_free_bytes", &[("kind", "heap")]), Some(0.0));
+}
+
+#[test]
+fn a_connection_is_counted_where_there_is_one() {
+    let all = read(&text(&example()));
+    let export = [("disk", "nbd:10.0.0.9:10809/disk")];
+    assert_eq!(find(&all, "disk_connected", &export), Some(1.0));
+    assert_eq!(find(&all, "disk_reconnects_total", &export), Some(5.0));
+    assert_eq!(find(&all, "disk_replayed_total", &export), Some(23.0));
+    assert_eq!(find(&all, "disk_errors_total", &export), Some(0.0));
+    assert_eq!(find(&all, "disk_connected", &[("disk", "blk0")]), None);
 }
 
 #[test]

@@ -25,6 +25,7 @@ pub mod request;
 pub mod status;
 
 use alloc::boxed::Box;
+use core::task::{Context, Poll, Waker};
 
 use drivers::net::bridge::Port;
 use smoltcp::iface::{Config, Interface, PollIngressSingleResult, PollResult, SocketHandle, SocketSet};
@@ -56,6 +57,8 @@ pub struct Endpoint {
     lease: Option<Lease>,
     changes: u32,
     has_news: bool,
+    /// Who waits for a change of the address.
+    waiting: Option<Waker>,
     server: HttpServer,
     source: Box<dyn StatusSource>,
     dialler: Dialler,
@@ -92,6 +95,7 @@ impl Endpoint {
             lease: None,
             changes: 0,
             has_news: false,
+            waiting: None,
             server,
             source,
             dialler: Dialler::new(seed),
@@ -105,20 +109,36 @@ impl Endpoint {
     }
 
     /// Our address, if we have one now.
-    #[must_use]
+    #[cfg(test)]
     pub fn address(&self) -> Option<Lease> {
         self.lease
     }
 
-    /// Whether the address has changed since this was last asked.
-    pub fn take_news(&mut self) -> bool {
-        core::mem::take(&mut self.has_news)
+    /// As when a lease is over.
+    #[cfg(test)]
+    pub fn lose_address(&mut self) {
+        self.set_lease(None, "by the test");
+    }
+
+    /// Our address, when it has changed since this last told it. For one task.
+    pub fn poll_news(&mut self, context: &Context<'_>) -> Poll<Option<Lease>> {
+        if core::mem::take(&mut self.has_news) {
+            return Poll::Ready(self.lease);
+        }
+        self.waiting = Some(context.waker().clone());
+        Poll::Pending
     }
 
     /// Whether [`Self::poll`] has something to do whatever the time is.
     #[must_use]
     pub fn has_work(&self) -> bool {
         self.touched || self.wire.has_frames()
+    }
+
+    /// Whether the servers of all connections that were dropped have heard of it.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        self.dialler.has_left()
     }
 
     /// By when [`Self::poll`] is to be called even if no frame comes.
@@ -216,6 +236,9 @@ impl Endpoint {
         }
         self.lease = lease;
         self.has_news = true;
+        if let Some(waiting) = self.waiting.take() {
+            waiting.wake();
+        }
     }
 }
 
@@ -225,7 +248,7 @@ fn instant(now_ns: u64) -> Instant {
 }
 
 #[cfg(test)]
-mod bed;
+pub(crate) mod bed;
 #[cfg(test)]
 #[path = "endpoint_tests.rs"]
 mod tests;

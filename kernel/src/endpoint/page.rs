@@ -41,13 +41,18 @@ pub fn write(status: &Status, out: &mut dyn Write) -> fmt::Result {
     })?;
     table(
         out,
-        "Physical disks",
-        &["disk", "commands", "interrupts", "late", "errors"],
+        "Disks",
+        &["disk", "commands", "interrupts", "late", "errors", "connection", "made again"],
         disks,
         |disk, out| {
             let counters = &disk.counters;
             write!(out, "<td>{}<td>{}", Escaped(&disk.name), counters.commands)?;
-            write!(out, "<td>{}<td>{}{}", counters.interrupts, counters.late, Errors(counters.errors))
+            write!(out, "<td>{}<td>{}{}", counters.interrupts, counters.late, Errors(counters.errors))?;
+            match disk.link {
+                Some(link) if link.is_up => write!(out, "<td>up<td>{}", link.reconnects),
+                Some(link) => write!(out, "<td class=\"bad\">down<td>{}", link.reconnects),
+                None => out.write_str("<td><td>"),
+            }
         },
     )?;
     out.write_str("<h2>Memory</h2>\n<table>\n")?;
@@ -66,7 +71,7 @@ pub fn write(status: &Status, out: &mut dyn Write) -> fmt::Result {
 }
 
 fn device(device: &DeviceStatus, out: &mut dyn Write) -> fmt::Result {
-    write!(out, "<td>{}/{}<td>{}", device.domain, Escaped(&device.name), device.kind)?;
+    write!(out, "<td>{}<td>{}", Escaped(&device.name), device.kind)?;
     match &device.kind {
         DeviceKind::Disk(disk) => {
             write!(out, "<td>{}<td>{}", disk.reads, disk.writes)?;
@@ -170,6 +175,15 @@ mod tests {
         write(&status, &mut page).unwrap();
         assert!(page.contains("&lt;script&gt;&#39;&quot;&amp;"), "{page}");
         assert!(!page.contains("<script"));
+    }
+
+    #[test]
+    fn devices_have_the_names_that_they_have_everywhere() {
+        let mut page = String::new();
+        write(&crate::endpoint::bed::example(), &mut page).unwrap();
+        for cell in ["<td>dom3<td>", "<td>dom3/xvda<td>", "<td>dom3/net0<td>", "<td>up<td>5"] {
+            assert!(page.contains(cell), "{cell}: {page}");
+        }
     }
 
     #[test]

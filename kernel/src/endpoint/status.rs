@@ -5,12 +5,14 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
+use drivers::drive::LinkStatus;
 use drivers::net::MacAddress;
 use drivers::net::bridge::PortCounters;
 use drivers::virtio::{blk, mmio, net};
 use drivers::volume::disk;
 
 use crate::mm::foreign;
+use crate::xen::DomainId;
 
 /// All there is to tell.
 #[derive(Clone, Debug, Default)]
@@ -27,7 +29,7 @@ pub struct Status {
     pub ports: Vec<PortStatus>,
     /// Buffers for frames.
     pub frame_pool: FramePoolStatus,
-    /// Physical disks.
+    /// Disks that volumes are on: physical ones, and open exports of NBD servers.
     pub disks: Vec<DiskStatus>,
     /// Guests' pages that we have mapped.
     pub pager: PagerStatus,
@@ -36,10 +38,10 @@ pub struct Status {
 }
 
 /// A domain that we serve.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct GuestStatus {
-    /// Its number.
-    pub domain: u16,
+    /// Which.
+    pub domain: DomainId,
     /// The pager's slots that it has.
     pub slots: usize,
 }
@@ -48,8 +50,8 @@ pub struct GuestStatus {
 #[derive(Clone, Debug)]
 pub struct DeviceStatus {
     /// Whose.
-    pub domain: u16,
-    /// Its name, such as `xvda`. Not trusted: it may hold anything.
+    pub domain: DomainId,
+    /// Its name, such as `dom3/xvda`, as in the log. Not trusted: it may hold anything.
     pub name: String,
     /// What it is.
     pub kind: DeviceKind,
@@ -96,13 +98,15 @@ pub struct FramePoolStatus {
     pub exhausted: u64,
 }
 
-/// A physical disk.
+/// A disk that volumes are on.
 #[derive(Clone, Debug, Default)]
 pub struct DiskStatus {
-    /// Its name, such as `blk0`.
+    /// Its name, such as `blk0` or `nbd:10.0.0.9:10809/disk`.
     pub name: String,
     /// What it did.
     pub counters: disk::Counters,
+    /// The connection to it, if it is on another machine.
+    pub link: Option<LinkStatus>,
 }
 
 /// Guests' pages that we have mapped.

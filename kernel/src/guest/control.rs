@@ -12,16 +12,27 @@
 //! libxl does not wait for state 2 of a NIC: what is known of one is read in one go, and its registers are claimed as soon as
 //! that is there. README.md says what a user can do about the rest.
 //!
-//! Runs as one future that the run loop polls when xenstore has news, so that a slow xenstored delays nobody's I/O.
+//! Runs as one future that the run loop polls when xenstore has news, so that a slow xenstored delays nobody's I/O. A volume
+//! that takes long to open delays no other device.
 //!
 //! | file | what |
 //! |---|---|
 //! | `control` | xenstore watched, devices brought to the state that it asks for |
-//! | `disk` | what it says of a disk, and the disk attached |
-//! | `nic` | the same of a NIC |
+//! | `news` | what it waits for, and what it tells of this domain |
+//! | `nodes` | what it says of a device |
+//! | `disk` | a disk: its volume is opened, and it is attached |
+//! | `openings` | volumes that are being opened: nobody else waits for them |
+//! | `nic` | a NIC, and its address |
+//! | `placing` | devices put where their guests find them, and taken away |
+//! | `report` | what is told of our memory |
 
 mod disk;
+mod news;
 mod nic;
+mod nodes;
+mod openings;
+mod placing;
+mod report;
 
 use alloc::format;
 use alloc::rc::Rc;
@@ -29,52 +40,28 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::fmt::Display;
-use core::future::poll_fn;
-use core::pin::pin;
 use core::task::Poll;
-
-use log::Level;
 
 use drivers::net::bridge::SharedBridge;
 use drivers::volume::registry::Registry;
 
+use super::Guest;
 use super::backend::{Backend, Kind};
-use super::memory::Sharing;
-use super::model::Model;
 use super::table::GuestTable;
-use super::{DriverNews, Guest};
-use crate::limits::HEAP_HEADROOM_BYTES;
-use crate::mm::census::Census;
-use crate::mm::frames::FrameAllocator;
+use crate::endpoint::Endpoint;
 use crate::options::NetworkOptions;
-use crate::xen::DomainId;
-use crate::xen::event::open_ports;
-use crate::xen::hypercall::{Errno, HypercallError};
 use crate::xen::sched::ShutdownReason;
 use crate::xen::store::{Store, StoreError, WatchEvent};
+use news::News;
+use nodes::Nodes;
+use openings::{Opened, Openings};
+pub use report::OwnMemory;
+use report::QUESTION;
 
 /// Where the tool stack asks this domain to end.
 const SHUTDOWN: &str = "control/shutdown";
-/// Where `xl sysrq` writes a letter: what we are to tell on our console.
-const QUESTION: &str = "control/sysrq";
-
 /// Round trips through xenstored for which a closed device stays visible: each needs Dom0 to run, as does libxl.
 const CLOSED_ROUND_TRIPS: usize = 64;
-
-/// Xen's pool for our second-stage tables is exhausted.
-const NO_PAGE_TABLES: &str =
-    "Xen has no memory left for this domain's page tables: give it more by shadow_memory=";
-
-/// What to do about too small a window.
-const NO_WINDOW: &str = "the window for guests' pages is too small for another device: give the driver domain more by memory= \
-                         or window=";
-
-/// What to do about too little heap.
-const NO_HEAP: &str = "the driver domain has no memory left for another device: give it more by memory=";
-
-/// What to do about a driver that does not use grants.
-const HOW_TO_USE_GRANTS: &str = "this device is shared by grants: give it grant_usage=0, or the guest a kernel with \
-                                 CONFIG_XEN_VIRTIO=y";
 
 /// Why the other kinds are refused.
 const NOT_VBD: &str = "this backend speaks virtio only: add specification=virtio to the disk";
@@ -92,7 +79,8 @@ mod state {
 pub struct Control {
     store: Store,
     guests: Rc<RefCell<GuestTable>>,
-    volumes: Registry,
+    volumes: Rc<Registry>,
+    openings: Openings,
     network: Network,
     own_memory: OwnMemory,
 }
@@ -105,68 +93,8 @@ pub struct Network {
     pub seed: String,
     /// What the command line says of them.
     pub options: NetworkOptions,
-}
-
-/// What the driver domain has left of its own memory.
-pub struct OwnMemory {
-    /// Frames that are free.
-    pub frames: Rc<RefCell<FrameAllocator>>,
-    /// Tells how many bytes of the heap are free.
-    pub heap_free: fn() -> usize,
-    /// Pages of RAM that the device tree does not name: those of console and xenstore, and such.
-    pub special_pages: usize,
-}
-
-/// What xenstore says of a device.
-struct Nodes {
-    leaves: &'static [&'static str],
-    values: Vec<Option<String>>,
-}
-
-impl Nodes {
-    fn get(&self, leaf: &str) -> Option<&String> {
-        let place = self.leaves.iter().position(|known| *known == leaf)?;
-        self.values.get(place)?.as_ref()
-    }
-
-    /// A node that must be there.
-    fn need(&self, leaf: &str) -> Result<&str, String> {
-        let missing = || format!("xenstore has no {leaf} for this device");
-        self.get(leaf).map(String::as_str).ok_or_else(missing)
-    }
-
-    fn sharing(&self) -> Result<Sharing, String> {
-        Ok(if self.need("grant_usage")? == "0" { Sharing::Foreign } else { Sharing::Granted })
-    }
-
-    /// The guest's interrupt, by its number.
-    fn irq(&self) -> Result<u32, String> {
-        let irq = self.need("irq")?;
-        irq.parse().map_err(|_| format!("irq '{irq}' is not a decimal number"))
-    }
-
-    fn check_transport(&self) -> Result<(), String> {
-        match self.need("transport")? {
-            "mmio" => Ok(()),
-            other => Err(format!("transport '{other}' is not supported, only mmio")),
-        }
-    }
-}
-
-/// Where a device goes.
-struct Place {
-    name: String,
-    base: u64,
-    irq: u32,
-    sharing: Sharing,
-}
-
-/// What the control plane has to look at.
-enum News {
-    /// Xenstore changed.
-    Store(WatchEvent),
-    /// A guest's driver came up, or failed to.
-    Driver(DriverNews),
+    /// Our own station, if there is one.
+    pub endpoint: Option<Rc<RefCell<Endpoint>>>,
 }
 
 impl Control {
@@ -179,7 +107,8 @@ impl Control {
         network: Network,
         own_memory: OwnMemory,
     ) -> Self {
-        Self { store, guests, volumes, network, own_memory }
+        let volumes = Rc::new(volumes);
+        Self { store, guests, volumes, openings: Openings::default(), network, own_memory }
     }
 
     /// Follows xenstore until this domain is to end. `complaints` about the command line are shown there too.
@@ -206,6 +135,14 @@ impl Control {
                     self.tell_trouble(&news).await?;
                     continue;
                 }
+                News::Volume(opened) => {
+                    self.look_at(opened.backend, Some(opened)).await?;
+                    continue;
+                }
+                News::Address(lease) => {
+                    self.tell_address(lease).await?;
+                    continue;
+                }
             };
             match event {
                 WatchEvent::Changed { path, .. } if path == SHUTDOWN => {
@@ -218,7 +155,7 @@ impl Control {
                 }
                 WatchEvent::Changed { path, .. } => match Backend::from_path(&path) {
                     // A device's nodes are written together, so one of them is enough to begin at.
-                    Some((disk, "state")) => self.look_at(disk).await?,
+                    Some((disk, "state")) => self.look_at(disk, None).await?,
                     Some((disk, "" | "online")) => tolerate(&disk, self.retire_if_asked(disk).await)?,
                     Some(_) => {}
                     None => tolerate(&"scan", self.scan().await)?,
@@ -231,31 +168,6 @@ impl Control {
                 }
             }
         }
-    }
-
-    async fn next(&self) -> Result<News, StoreError> {
-        let mut event = pin!(self.store.next_event());
-        poll_fn(|context| {
-            if let Poll::Ready(news) = self.guests.borrow_mut().poll_news(context) {
-                return Poll::Ready(Ok(News::Driver(news)));
-            }
-            event.as_mut().poll(context).map_ok(News::Store)
-        })
-        .await
-    }
-
-    /// Writes what a driver's trouble is, or removes what was written once it has none.
-    async fn tell_trouble(&self, news: &DriverNews) -> Result<(), StoreError> {
-        let disk = Backend::of(news.domain, news.device);
-        let told = match news.trouble {
-            Some(trouble) => {
-                let sentence = format!("{trouble}: {HOW_TO_USE_GRANTS}");
-                log::warn!("{disk}: {sentence}");
-                self.answer(disk, state::INIT_WAIT, "error", &sentence).await.map(drop)
-            }
-            None => self.store.remove(&disk.node("error")).await,
-        };
-        tolerate(&disk, told)
     }
 
     async fn shutdown(&self) -> Result<Option<ShutdownReason>, StoreError> {
@@ -271,46 +183,6 @@ impl Control {
         Ok(Some(reason))
     }
 
-    /// Tells on the console what `xl sysrq` asked for.
-    async fn answer_question(&self) -> Result<(), StoreError> {
-        let letter = match self.store.read(QUESTION).await {
-            Err(StoreError::NotFound) => return Ok(()),
-            other => other?,
-        };
-        match letter.as_str() {
-            "" => return Ok(()),
-            "m" => self.tell_memory(),
-            other => log::info!("sysrq {other}: not known; m tells about memory"),
-        }
-        self.store.write(QUESTION, "").await
-    }
-
-    fn tell_memory(&self) {
-        let guests = self.guests.borrow();
-        let pager = guests.pager().borrow();
-        self.tell_physmap(&guests);
-        log::info!(
-            "pager: {} slots, {} of them out of our RAM, {} mapped, {} pinned; {:?}",
-            pager.usable(),
-            pager.window().ballooned(),
-            pager.mapped(),
-            pager.pinned(),
-            pager.counters(),
-        );
-        log::info!("xen: {} event channels open", open_ports());
-        for guest in guests.iter() {
-            log::info!("pager: {} has {} slots", guest.domain(), pager.held(guest.domain()));
-        }
-    }
-
-    fn tell_physmap(&self, guests: &GuestTable) {
-        let frames = self.own_memory.frames.borrow();
-        let (pager, pages) = (guests.pager().borrow(), guests.pages().borrow());
-        let census = Census::take(&frames, pager.window(), &pages, self.own_memory.special_pages);
-        let level = if census.adds_up() { Level::Info } else { Level::Error };
-        log::log!(level, "physmap: {census}");
-    }
-
     /// Looks at every device there is, and takes those away that are no longer there.
     async fn scan(&self) -> Result<(), StoreError> {
         let mut listed = Vec::new();
@@ -319,15 +191,15 @@ impl Control {
             for guest in self.list(&directory).await? {
                 for device in self.list(&format!("{directory}/{guest}")).await? {
                     if let Some((backend, _)) = Backend::from_path(&format!("{directory}/{guest}/{device}")) {
-                        self.look_at(backend).await?;
+                        self.look_at(backend, None).await?;
                         listed.push(backend);
                     }
                 }
             }
         }
-        for disk in self.served() {
+        for disk in self.served().into_iter().chain(self.openings.backends()) {
             if !listed.contains(&disk) {
-                self.look_at(disk).await?;
+                self.look_at(disk, None).await?;
             }
         }
         Ok(())
@@ -337,7 +209,7 @@ impl Control {
         let guests = self.guests.borrow();
         let devices = |guest: &Guest| {
             let domain = guest.domain();
-            guest.devices().map(move |id| Backend::of(domain, id)).collect::<Vec<_>>()
+            guest.devices().chain(guest.held()).map(move |id| Backend::of(domain, id)).collect::<Vec<_>>()
         };
         guests.iter().flat_map(devices).collect()
     }
@@ -358,30 +230,40 @@ impl Control {
     }
 
     /// [`Self::reconcile`], of which a failure concerns this device alone: it stays as it is.
-    async fn look_at(&self, disk: Backend) -> Result<(), StoreError> {
-        tolerate(&disk, self.reconcile(disk).await)
+    async fn look_at(&self, disk: Backend, opened: Option<Opened>) -> Result<(), StoreError> {
+        tolerate(&disk, self.reconcile(disk, opened).await)
     }
 
-    /// Brings a device to the state that xenstore asks for.
-    async fn reconcile(&self, backend: Backend) -> Result<(), StoreError> {
+    /// Brings a device to the state that xenstore asks for. Its volume may have been opened for that.
+    async fn reconcile(&self, backend: Backend, opened: Option<Opened>) -> Result<(), StoreError> {
         let nodes = self.read_nodes(backend).await?;
         let state = self.retire(backend, &nodes).await?;
-        if state != Some(state::INITIALISING) || self.is_attached(backend) {
+        // What an earlier life of this kernel had attached is in the state that follows.
+        let is_held = self.is_held(backend);
+        let waits = if is_held { state::INIT_WAIT } else { state::INITIALISING };
+        if state != Some(waits) || self.is_attached(backend) {
             return Ok(());
         }
         let attached = match backend.kind {
-            Kind::VirtioDisk => self.attach_disk(backend, &nodes).await,
+            Kind::VirtioDisk => match self.attach_disk(backend, &nodes, opened) {
+                Poll::Ready(attached) => attached,
+                // We come back when its volume is open.
+                Poll::Pending => return Ok(()),
+            },
             Kind::Virtio => self.attach_nic(backend, &nodes).await?,
             Kind::Vbd => Err(NOT_VBD.to_string()),
             Kind::Vif => Err(NOT_VIF.to_string()),
         };
         let told = nodes.get("error");
+        if attached.is_err() {
+            self.openings.cancel(backend);
+        }
         match attached {
             Ok(()) => {
                 if told.is_some() {
                     self.remove(&backend.node("error")).await?;
                 }
-                let answered = self.answer(backend, state::INITIALISING, "state", state::INIT_WAIT).await;
+                let answered = self.answer(backend, waits, "state", state::INIT_WAIT).await;
                 if !matches!(answered, Ok(true)) {
                     // It went while we were at it, or the answer could not be written: the next look tries again.
                     self.give_up(backend).await?;
@@ -392,7 +274,10 @@ impl Control {
             Err(reason) if told == Some(&reason) => Ok(()),
             Err(reason) => {
                 log::error!("{backend}: refused: {reason}");
-                self.answer(backend, state::INITIALISING, "error", &reason).await.map(drop)
+                if is_held {
+                    self.give_up(backend).await?;
+                }
+                self.answer(backend, waits, "error", &reason).await.map(drop)
             }
         }
     }
@@ -406,7 +291,7 @@ impl Control {
     async fn read_nodes(&self, backend: Backend) -> Result<Nodes, StoreError> {
         let leaves = backend.kind.leaves();
         let paths: Vec<String> = leaves.iter().map(|leaf| backend.node(leaf)).collect();
-        Ok(Nodes { leaves, values: self.store.read_together(&paths).await? })
+        Ok(Nodes::new(leaves, self.store.read_together(&paths).await?))
     }
 
     /// Gives a device up if it is gone or asked to close; else returns its state.
@@ -424,17 +309,13 @@ impl Control {
         Ok(state)
     }
 
-    /// Takes a device away from its guest, if it has it, with what we told of it.
+    /// Takes a device away from its guest, if it has it or is to have it, with what we told of it.
     async fn give_up(&self, backend: Backend) -> Result<(), StoreError> {
+        self.openings.cancel(backend);
         if self.detach(backend) && backend.kind == Kind::Virtio {
             self.remove(&nic::address_node(backend)).await?;
         }
         Ok(())
-    }
-
-    fn is_attached(&self, backend: Backend) -> bool {
-        let is_there = |id| self.guests.borrow_mut().find(backend.guest).is_some_and(|guest| guest.has(id));
-        backend.id().is_some_and(is_there)
     }
 
     /// Writes a node of a device that is still in `state`; else leaves it alone, so that a directory that xl has
@@ -451,71 +332,6 @@ impl Control {
             Err(StoreError::NotFound) => Ok(false),
             other => other,
         }
-    }
-
-    /// Whether the guest may have one more device.
-    fn check_room(&self, guest: DomainId, sharing: Sharing) -> Result<(), String> {
-        let is_foreign = sharing == Sharing::Foreign;
-        if is_foreign && self.guests.borrow().pager().borrow().usable() == 0 {
-            return Err(NO_PAGE_TABLES.to_string());
-        }
-        if is_foreign && !self.guests.borrow().pager().borrow().has_room_for_device(guest) {
-            return Err(NO_WINDOW.to_string());
-        }
-        if (self.own_memory.heap_free)() < HEAP_HEADROOM_BYTES {
-            return Err(NO_HEAP.to_string());
-        }
-        Ok(())
-    }
-
-    /// Puts a device model where its guest will find it. `what` it serves is for the log.
-    fn attach(
-        &self,
-        backend: Backend,
-        place: &Place,
-        model: Model,
-        what: &dyn Display,
-    ) -> Result<(), String> {
-        let Some(id) = backend.id() else { return Ok(()) };
-        let mut guests = self.guests.borrow_mut();
-        let guest = guests.find_or_add(backend.guest).map_err(|error| explain(&error))?;
-        let device = guest.device(model, place.irq, place.sharing);
-        let attached = guest.attach(id, place.base, device).map_err(|error| explain(&error));
-        if attached.is_err() && guest.is_idle() {
-            guests.remove(backend.guest);
-        }
-        attached?;
-        log::info!(
-            "{}: serving {what} at {:#x}, interrupt {}, memory {}",
-            place.name,
-            place.base,
-            place.irq,
-            if place.sharing == Sharing::Foreign { "foreign" } else { "granted" },
-        );
-        Ok(())
-    }
-
-    /// Takes a device out of its guest, and forgets the guest with its last one. Returns whether it was attached.
-    fn detach(&self, disk: Backend) -> bool {
-        let Some(id) = disk.id().filter(|_| self.is_attached(disk)) else { return false };
-        let mut guests = self.guests.borrow_mut();
-        let Some(guest) = guests.find(disk.guest) else { return false };
-        guest.detach(id);
-        if guest.is_idle() {
-            guests.remove(disk.guest);
-            log::info!(
-                "{}: gone; left: {} guests, {} slots mapped, {} pinned, {} other pages, {} frames and {} bytes of heap free",
-                disk.guest,
-                guests.len(),
-                guests.pager().borrow().mapped(),
-                guests.pager().borrow().pinned(),
-                guests.pages().borrow().mapped(),
-                self.own_memory.frames.borrow().free(),
-                (self.own_memory.heap_free)(),
-            );
-            self.tell_physmap(&guests);
-        }
-        true
     }
 
     /// Tells xl that a disk is closed, and removes its directory: xl waits for one after the other.
@@ -544,19 +360,4 @@ fn tolerate(what: &dyn Display, result: Result<(), StoreError>) -> Result<(), St
         }
         Ok(()) => Ok(()),
     }
-}
-
-/// A refusal by Xen in words that say what to do.
-fn explain(error: &HypercallError) -> String {
-    let advice = match error.errno {
-        Errno::ENOSYS | Errno::EOPNOTSUPP => "this Xen has no ioreq servers: it needs CONFIG_IOREQ_SERVER=y",
-        Errno::EPERM | Errno::EACCES => {
-            "Xen's policy does not let this domain serve that guest: boot Xen with xsm=flask and the driver_domain \
-             module, and give this domain seclabel='system_u:system_r:driver_domain_t'"
-        }
-        Errno::ENOENT => NO_PAGE_TABLES,
-        Errno::ENOMEM => "Xen is out of memory, or this domain serves as many guests as it can",
-        _ => return error.to_string(),
-    };
-    format!("{error}: {advice}")
 }

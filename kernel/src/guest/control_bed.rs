@@ -8,10 +8,13 @@ use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 
+use drivers::connection::{Connection, ConnectionState};
+use drivers::volume::nbd::disks::NetworkDisks;
 use drivers::volume::ram::Storage;
-use drivers::volume::registry::Registry;
+use drivers::volume::registry::{Purpose, Registry};
 
 use super::*;
+use crate::endpoint::Endpoint;
 use crate::guest::control::{Control, Network, OwnMemory};
 use crate::mm::frames::FrameAllocator;
 use crate::options::NetworkOptions;
@@ -34,10 +37,68 @@ pub fn set_heap_free(bytes: usize) {
 
 type Running = Pin<Box<dyn Future<Output = Result<ShutdownReason, StoreError>>>>;
 
+/// An NBD server that is slow to be reached, and a disk of 16 KiB then.
+#[derive(Clone)]
+pub struct Server {
+    pub state: Rc<Cell<ConnectionState>>,
+    /// What was sent to it, on all connections.
+    pub heard: Rc<RefCell<Vec<u8>>>,
+}
+
+impl Server {
+    fn new() -> Self {
+        Self { state: Rc::new(Cell::new(ConnectionState::Opening)), heard: Rc::default() }
+    }
+
+    fn connection(&self) -> Box<dyn Connection> {
+        // Of the handshake without answers to options, as it needs no look at what is asked: flags for no zeroes, then
+        // size and abilities.
+        let greeting = [&b"NBDMAGICIHAVEOPT"[..], &[0, 2], &16384_u64.to_be_bytes(), &[0, 1]].concat();
+        Box::new(ToServer { server: self.clone(), to_say: greeting })
+    }
+
+    /// Connections that there are.
+    pub fn connections(&self) -> usize {
+        // The bed and the closure that connects have a handle, too.
+        Rc::strong_count(&self.state) - 2
+    }
+}
+
+struct ToServer {
+    server: Server,
+    to_say: Vec<u8>,
+}
+
+impl Connection for ToServer {
+    fn open(&mut self) {}
+
+    fn close(&mut self) {}
+
+    fn state(&self) -> ConnectionState {
+        self.server.state.get()
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> usize {
+        self.server.heard.borrow_mut().extend_from_slice(bytes);
+        bytes.len()
+    }
+
+    fn receive(&mut self, bytes: &mut [u8]) -> usize {
+        let count = bytes.len().min(self.to_say.len());
+        bytes[..count].copy_from_slice(&self.to_say[..count]);
+        self.to_say.drain(..count);
+        count
+    }
+}
+
 /// A driver domain with its control plane, and the toolstack at the other end of xenstore.
 pub struct Plane {
     pub bed: Bed,
     pub store: RefCell<Fake>,
+    /// The server of `nbd:`, and the exports of it that are open.
+    pub server: Server,
+    pub exports: NetworkDisks,
+    now_ns: Cell<u64>,
     client: Store,
     /// The server's event is pending.
     notified: Rc<Cell<bool>>,
@@ -51,25 +112,41 @@ pub struct Plane {
 impl Plane {
     /// A driver domain that has not run yet, with an initrd and at most 64 KiB for volumes in RAM.
     pub fn stopped(complaints: Vec<String>) -> Self {
+        Self::with_endpoint(complaints, None)
+    }
+
+    /// Likewise, with an address on the network.
+    pub fn with_endpoint(complaints: Vec<String>, endpoint: Option<Rc<RefCell<Endpoint>>>) -> Self {
         let bed = Bed::new();
         let page = page_starting_at(0);
         let notified = Rc::new(Cell::new(false));
         let flag = notified.clone();
         let client = Store::new(Ring::new(page), move || flag.set(true));
-        let allocate = |bytes: u64| {
+        let allocate = |bytes: u64, _: Purpose| {
             (bytes <= 64 << 10).then(|| Box::new(vec![0_u8; bytes as usize]) as Box<dyn Storage>)
         };
         let initrd = vec![7_u8; INITRD_SECTORS as usize * 512];
+        let server = Server::new();
+        let to_server = server.clone();
+        let connect = move |_| Some(to_server.connection());
         let volumes =
-            Registry::new(Some(Box::new(initrd)), Vec::new(), Box::new(allocate), Box::new(|_| None));
+            Registry::new(Some(Box::new(initrd)), Vec::new(), Box::new(allocate), Box::new(connect));
+        let exports = volumes.network_disks();
         let frames = Rc::new(RefCell::new(FrameAllocator::default()));
         let own_memory = OwnMemory { frames, heap_free: || HEAP_FREE.get(), special_pages: 0 };
-        let network =
-            Network { bridge: Bridge::new(0), seed: String::new(), options: NetworkOptions::default() };
+        let network = Network {
+            bridge: Bridge::new(0),
+            seed: String::new(),
+            options: NetworkOptions::default(),
+            endpoint,
+        };
         let control = Control::new(client.clone(), bed.table.clone(), volumes, network, own_memory);
         Self {
             bed,
             store: RefCell::new(Fake::new(page)),
+            server,
+            exports,
+            now_ns: Cell::new(0),
             client,
             notified,
             control: RefCell::new(Box::pin(control.run(complaints))),
@@ -103,6 +180,15 @@ impl Plane {
             }
         }
         self.history.borrow_mut().dedup();
+    }
+
+    /// So many milliseconds pass.
+    pub fn pass(&self, ms: u64) {
+        for _ in 0..ms {
+            self.now_ns.set(self.now_ns.get() + 1_000_000);
+            self.exports.poll(self.now_ns.get());
+            self.settle();
+        }
     }
 
     pub fn result(&self) -> Option<Result<ShutdownReason, StoreError>> {

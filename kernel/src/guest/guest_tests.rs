@@ -31,6 +31,8 @@ mod granted;
 mod life;
 #[path = "nic_tests.rs"]
 mod nic;
+#[path = "opening_tests.rs"]
+mod opening;
 #[path = "control_bed.rs"]
 mod plane;
 #[path = "refusal_tests.rs"]
@@ -109,8 +111,7 @@ impl Bed {
         let guest = table.find_or_add(domain)?;
         let volume = Box::new(RamVolume(vec![0_u8; sectors * 512]));
         let block = Model::Disk(Box::new(BlockDevice::new("disk".into(), "serial", volume)));
-        let device = guest.device(block, IRQ + id, sharing);
-        guest.attach(DeviceId::Disk(id), base, device)
+        guest.attach(DeviceId::Disk(id), base, IRQ + id, sharing, block)
     }
 
     /// A bed whose first guest has a disk at [`BASE`].

@@ -30,6 +30,8 @@ use crate::mm::foreign::Pager;
 use crate::mm::granted::GrantedMemory;
 use crate::mm::pinned::ForeignMemory;
 use crate::mm::singles::SinglePages;
+use crate::restart::area::{Area, DeviceEntry, Place};
+use crate::restart::blame;
 use crate::xen::DomainId;
 use crate::xen::dm::RangeChange;
 use crate::xen::event::Port;
@@ -74,6 +76,15 @@ struct Attached {
     active: bool,
     /// What the control plane knows of its driver's trouble.
     told: Option<PlatformTrouble>,
+    /// What of it outlives this kernel.
+    entry: Option<&'static DeviceEntry>,
+}
+
+impl Attached {
+    /// Says that it is being served, until the value is dropped.
+    fn blamed(&self, area: Option<Area>) -> Option<blame::Served> {
+        Some(blame::Served::new(area?, self.entry?))
+    }
 }
 
 /// What became of the trouble of a device's driver with the platform: with grants.
@@ -92,9 +103,12 @@ pub struct Guest {
     domain: DomainId,
     // Dropped in this order: devices give their pins back before the server goes.
     devices: Vec<Attached>,
+    /// Those of an earlier life of this kernel that are not attached again: who looks at one waits.
+    held: Vec<&'static DeviceEntry>,
     server: IoreqServer,
     pages: Rc<RefCell<SinglePages>>,
     pager: Rc<RefCell<Pager>>,
+    area: Option<Area>,
 }
 
 impl Guest {
@@ -106,9 +120,27 @@ impl Guest {
         domain: DomainId,
         pages: &Rc<RefCell<SinglePages>>,
         pager: &Rc<RefCell<Pager>>,
+        area: Option<Area>,
     ) -> Result<Self, HypercallError> {
         let server = IoreqServer::new(domain, pages)?;
-        Ok(Self { domain, devices: Vec::new(), server, pages: pages.clone(), pager: pager.clone() })
+        let (devices, held) = (Vec::new(), Vec::new());
+        Ok(Self { domain, devices, held, server, pages: pages.clone(), pager: pager.clone(), area })
+    }
+
+    /// Goes on to serve `domain` with the `server` of an earlier life of this kernel. Its devices are held until they are
+    /// attached again, or detached.
+    #[must_use]
+    pub fn adopted(
+        domain: DomainId,
+        server: IoreqServer,
+        pages: &Rc<RefCell<SinglePages>>,
+        pager: &Rc<RefCell<Pager>>,
+        area: Area,
+    ) -> Self {
+        let is_its = |entry: &&DeviceEntry| entry.place().is_some_and(|place| place.domain == domain);
+        let held = area.devices.iter().filter(is_its).collect();
+        let devices = Vec::new();
+        Self { domain, devices, held, server, pages: pages.clone(), pager: pager.clone(), area: Some(area) }
     }
 
     /// Which domain this is.
@@ -122,9 +154,7 @@ impl Guest {
         self.server.ports()
     }
 
-    /// A device of its, at the end of interrupt line `irq`, before it is attached.
-    #[must_use]
-    pub fn device(&self, model: Model, irq: u32, sharing: Sharing) -> GuestDevice {
+    fn device(&self, model: Model, irq: u32, sharing: Sharing) -> GuestDevice {
         let line = GuestInterrupt::new(self.domain, irq);
         let (memory, platform) = match sharing {
             Sharing::Foreign => {
@@ -139,17 +169,69 @@ impl Guest {
         MmioDevice::new(model, memory, line, platform)
     }
 
-    /// Puts `device` at guest address `base` and claims its registers.
+    /// Puts a device at guest address `base` and claims its registers, at the end of interrupt line `irq`. One that an earlier
+    /// life of this kernel had there goes on where it stopped.
     ///
     /// # Errors
     /// Xen's answer, EEXIST when another device is there; EINVAL when there are no such addresses.
-    pub fn attach(&mut self, id: DeviceId, base: u64, device: GuestDevice) -> Result<(), HypercallError> {
+    pub fn attach(
+        &mut self,
+        id: DeviceId,
+        base: u64,
+        irq: u32,
+        sharing: Sharing,
+        model: Model,
+    ) -> Result<(), HypercallError> {
         if base.checked_add(DEVICE_BYTES).is_none() {
             return Err(HypercallError { operation: "claim guest addresses", errno: Errno::EINVAL });
         }
-        self.server.change_range(RangeChange::Claim, base, base + DEVICE_BYTES - 1)?;
-        self.devices.push(Attached { id, base, device, active: false, told: None });
+        let place = Place { domain: self.domain, id, base, irq, is_granted: sharing == Sharing::Granted };
+        let device = self.device(model, irq, sharing);
+        let attached = match self.held.iter().find(|entry| entry.place() == Some(place)).copied() {
+            Some(entry) => {
+                self.held.retain(|held| !core::ptr::eq(*held, entry));
+                let device = device.resumed_from(&entry.device);
+                Attached { id, base, device, active: true, told: None, entry: Some(entry) }
+            }
+            None => {
+                self.release_held(id);
+                self.server.change_range(RangeChange::Claim, base, base + DEVICE_BYTES - 1)?;
+                let entry = self.area.and_then(|area| area.occupy(&place));
+                let device = match entry {
+                    Some(entry) => device.kept_in(&entry.device),
+                    None => device,
+                };
+                Attached { id, base, device, active: false, told: None, entry }
+            }
+        };
+        self.devices.push(attached);
+        self.serve_all();
         Ok(())
+    }
+
+    /// Devices of an earlier life that are not attached again.
+    pub fn held(&self) -> impl Iterator<Item = DeviceId> + '_ {
+        self.held.iter().filter_map(|entry| Some(entry.place()?.id))
+    }
+
+    /// Nobody waits for a device of an earlier life any more. Returns whether there was one.
+    fn release_held(&mut self, id: DeviceId) -> bool {
+        let is_it = |entry: &&DeviceEntry| entry.place().is_some_and(|place| place.id == id);
+        let Some(index) = self.held.iter().position(is_it) else { return false };
+        let entry = self.held.swap_remove(index);
+        if let Some(place) = entry.place() {
+            // Fails when the guest is gone already, and its ranges with it.
+            let _ = self.server.change_range(RangeChange::Release, place.base, place.base + DEVICE_BYTES - 1);
+        }
+        entry.release();
+        true
+    }
+
+    /// Answers what vCPUs wait for that may have told an earlier life so.
+    fn serve_all(&mut self) {
+        for vcpu in 0..self.server.ports().count() {
+            self.serve(vcpu);
+        }
     }
 
     /// Its devices.
@@ -166,11 +248,14 @@ impl Guest {
     /// Whether it has no devices.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.devices.is_empty()
+        self.devices.is_empty() && self.held.is_empty()
     }
 
     /// Takes device `id` away.
     pub fn detach(&mut self, id: DeviceId) {
+        if self.release_held(id) {
+            self.serve_all();
+        }
         if let Some(index) = self.devices.iter().position(|attached| attached.id == id) {
             let attached = self.devices.swap_remove(index);
             let range = (attached.base, attached.base + DEVICE_BYTES - 1);
@@ -182,6 +267,7 @@ impl Guest {
                 attached.device.device(),
                 attached.device.counters()
             );
+            attached.entry.inspect(|entry| entry.release());
         }
     }
 
@@ -189,16 +275,23 @@ impl Guest {
     /// whether there is work.
     pub fn serve(&mut self, vcpu: usize) -> bool {
         let Some(pending) = self.server.take(vcpu) else { return false };
+        let (area, is_held) = (self.area, |address| self.held.iter().any(|entry| lies_in(entry, address)));
         match pending.access {
+            // It is not taken: it waits until the device is attached again.
+            Access::Read { address, .. } | Access::Write { address, .. } if is_held(address) => false,
             Access::Read { address, width } => {
-                let value = find(&mut self.devices, address, width)
-                    .map_or(NOTHING, |(attached, offset, width)| attached.device.read(offset, width));
+                let value =
+                    find(&mut self.devices, address, width).map_or(NOTHING, |(attached, offset, width)| {
+                        let _served = attached.blamed(area);
+                        attached.device.read(offset, width)
+                    });
                 pending.answer(value);
                 false
             }
             Access::Write { address, width, value } => {
                 let effect = match find(&mut self.devices, address, width) {
                     Some((attached, offset, width)) => {
+                        let _served = attached.blamed(area);
                         let effect = attached.device.write(offset, width, value);
                         attached.active |= effect == Effect::Work;
                         effect
@@ -243,6 +336,7 @@ impl Guest {
             if !attached.active {
                 continue;
             }
+            let _served = attached.blamed(self.area);
             let progress = attached.device.poll();
             done |= progress.requests > 0 || progress.more;
         }
@@ -264,6 +358,7 @@ impl Guest {
     pub fn settle(&mut self) -> Rest {
         let mut rest = Rest::default();
         for attached in self.devices.iter_mut().filter(|attached| attached.active) {
+            let _served = attached.blamed(self.area);
             let progress = attached.device.process();
             let busy = progress.requests > 0 || progress.more;
             attached.active = busy || progress.under_way;
@@ -272,6 +367,13 @@ impl Guest {
         }
         rest
     }
+}
+
+/// Whether `address` is one of the registers of a device of an earlier life.
+fn lies_in(entry: &DeviceEntry, address: u64) -> bool {
+    entry
+        .place()
+        .is_some_and(|place| (place.base..place.base.saturating_add(DEVICE_BYTES)).contains(&address))
 }
 
 /// The device at `address`, and the offset in its registers; none when the access does not lie in one device.
@@ -286,7 +388,8 @@ fn find(devices: &mut [Attached], address: u64, width: u32) -> Option<(&mut Atta
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        self.devices.clear();
+        self.devices.drain(..).filter_map(|attached| attached.entry).for_each(DeviceEntry::release);
+        self.held.drain(..).for_each(DeviceEntry::release);
         // A page that stayed mapped would keep the guest's domain from going away.
         let kept = self.pager.borrow_mut().forget(self.domain);
         if kept > 0 {

@@ -8,9 +8,11 @@ use core::task::{Context, Poll, Waker};
 use super::{DriverNews, Guest, Rest};
 use crate::mm::foreign::Pager;
 use crate::mm::singles::SinglePages;
+use crate::restart::area::{Area, DeviceEntry};
 use crate::xen::DomainId;
-use crate::xen::event::Port;
+use crate::xen::event::{self, BoundPort, Port};
 use crate::xen::hypercall::HypercallError;
+use crate::xen::ioreq::IoreqServer;
 
 /// Position of a guest in the table and number of its vCPU.
 #[derive(Clone, Copy)]
@@ -30,13 +32,42 @@ pub struct GuestTable {
     waiting: Option<Waker>,
     pages: Rc<RefCell<SinglePages>>,
     pager: Rc<RefCell<Pager>>,
+    area: Option<Area>,
 }
 
 impl GuestTable {
     /// No guests yet.
     #[must_use]
     pub fn new(pages: Rc<RefCell<SinglePages>>, pager: Rc<RefCell<Pager>>) -> Self {
-        Self { guests: Vec::new(), vcpus: Vec::new(), active: false, waiting: None, pages, pager }
+        Self { guests: Vec::new(), vcpus: Vec::new(), active: false, waiting: None, pages, pager, area: None }
+    }
+
+    /// The same, with what outlives this kernel noted in `area`.
+    #[must_use]
+    pub fn noted_in(mut self, area: Area) -> Self {
+        self.area = Some(area);
+        self
+    }
+
+    /// Goes on with the guests of an earlier life of this kernel. What it left that is nobody's any more goes. `own` are ports
+    /// that are no guest's.
+    pub fn adopt(&mut self, own: &[Port]) {
+        let Some(area) = self.area else { return };
+        let mut bound: Vec<_> = event::bound_ports().filter(|(port, ..)| !own.contains(port)).collect();
+        for (page, domain, server) in SinglePages::adopt_ioreq(&self.pages) {
+            match IoreqServer::adopt(domain, server, page, &mut bound) {
+                Ok(server) => {
+                    let guest = Guest::adopted(domain, server, &self.pages, &self.pager, area);
+                    self.add(guest);
+                }
+                Err(error) => log::info!("{domain}: gone meanwhile: {error}"),
+            }
+        }
+        // Closed by being dropped.
+        bound.into_iter().for_each(|(port, ..)| drop(BoundPort::adopt(port)));
+        let is_gone =
+            |entry: &&DeviceEntry| entry.place().is_some_and(|place| self.position(place.domain).is_none());
+        area.devices.iter().filter(is_gone).for_each(DeviceEntry::release);
     }
 
     /// Where guests' pages are mapped.
@@ -80,7 +111,7 @@ impl GuestTable {
     pub fn find_or_add(&mut self, domain: DomainId) -> Result<&mut Guest, HypercallError> {
         let index = match self.position(domain) {
             Some(index) => index,
-            None => self.add(Guest::new(domain, &self.pages, &self.pager)?),
+            None => self.add(Guest::new(domain, &self.pages, &self.pager, self.area)?),
         };
         // Not reached: the guest was found or added just now.
         let missing = HypercallError { operation: "add a guest", errno: crate::xen::hypercall::Errno::ESRCH };
@@ -121,6 +152,12 @@ impl GuestTable {
                 *entry = None;
             }
         }
+    }
+
+    /// Stops serving all domains.
+    pub fn clear(&mut self) {
+        self.guests.clear();
+        self.vcpus.clear();
     }
 
     /// The event ports of all vCPUs.

@@ -4,6 +4,7 @@
 //! somebody else's memory next, nor what it gives to us.
 
 use alloc::rc::Rc;
+use alloc::vec::Vec;
 use core::cell::RefCell;
 
 use smallvec::SmallVec;
@@ -32,6 +33,20 @@ impl Balloon {
     #[must_use]
     pub fn new(frames: Rc<RefCell<FrameAllocator>>) -> Self {
         Self { frames, stopped: false }
+    }
+
+    /// Makes RAM again of what an earlier life of this kernel lent, whatever is there now. What Xen has no RAM for stays lent.
+    pub fn recover(frames: &Rc<RefCell<FrameAllocator>>, lent: Vec<LentFrame>) {
+        let mut balloon = Self::new(frames.clone());
+        let mut lost = 0;
+        for frame in lent {
+            // A guest's page, or nothing.
+            let _ = memory::remove(frame.gfn().0);
+            lost += usize::from(balloon.deflate(Hole::of_ram(&frame)).is_err());
+        }
+        if lost > 0 {
+            log::warn!("balloon: Xen has no RAM for {lost} pages that it had taken");
+        }
     }
 
     /// Holes that can be made now. Free frames below [`FRAMES_HIGH`] are not spared.

@@ -25,7 +25,7 @@ use smallvec::SmallVec;
 
 use super::address::GuestFrame;
 use super::physmap::{ForeignPage, MAP_BATCH, SlotIndex, Window};
-use crate::limits::{PAGE_BYTES, SLOTS_PER_DEVICE_MIN, STALE_PORTION};
+use crate::limits::{LEFT_OVER_PORTION, PAGE_BYTES, SLOTS_PER_DEVICE_MIN, STALE_PORTION};
 use crate::xen::DomainId;
 use crate::xen::hypercall::Errno;
 use crate::xen::memory::REMOVE_BATCH;
@@ -285,7 +285,14 @@ impl Pager {
             !pinned
         });
         self.dismiss(holder);
+        // Some of what an earlier life of this kernel left may be its pages.
+        while self.window.clean(REMOVE_BATCH) {}
         kept
+    }
+
+    /// Unmaps some of the pages that an earlier life of this kernel left. Returns whether there are more.
+    pub fn clean(&mut self) -> bool {
+        self.window.clean(LEFT_OVER_PORTION)
     }
 
     /// Finds no page of `domain` again: the guest may have other pages at their frames by now. They are unmapped, those that

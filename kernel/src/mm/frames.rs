@@ -9,6 +9,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::ops::Range;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use drivers::volume::ram::Storage;
 
@@ -24,6 +25,8 @@ const ANYWHERE: usize = 1 << 52;
 #[derive(Default)]
 pub struct FrameAllocator {
     banks: Vec<Bank>,
+    /// Which are lent, for the next life of this kernel: a bit for each, bank after bank.
+    notes: Option<&'static [AtomicU64]>,
 }
 
 struct Bank {
@@ -80,6 +83,45 @@ impl FrameAllocator {
         });
     }
 
+    /// Notes in `notes` from now on which frames are lent. Returns those that an earlier life noted: taken, and lent.
+    pub fn noted_in(&mut self, notes: &'static [AtomicU64]) -> Vec<LentFrame> {
+        self.notes = Some(notes);
+        let mut lent = Vec::new();
+        let words = notes.iter().map(|word| word.load(Ordering::Relaxed));
+        let bits = words.enumerate().flat_map(|(index, word)| {
+            (0..BITS).filter(move |bit| word >> bit & 1 != 0).map(move |bit| index * BITS + bit)
+        });
+        for place in bits {
+            let mut first = 0;
+            for bank in &mut self.banks {
+                if let Some(index) = place.checked_sub(first).filter(|index| *index < bank.count)
+                    && !bank.is_taken(index)
+                {
+                    bank.lend_this(index);
+                    lent.push(LentFrame(Gfn(bank.first.0 + index as u64)));
+                }
+                first += bank.count;
+            }
+        }
+        lent
+    }
+
+    fn note(&self, gfn: Gfn, is_lent: bool) {
+        let Some(notes) = self.notes else { return };
+        let mut first = 0;
+        for bank in &self.banks {
+            let index = gfn.0.wrapping_sub(bank.first.0) as usize;
+            if index < bank.count {
+                let (word, bit) = ((first + index) / BITS, 1 << ((first + index) % BITS));
+                if let Some(word) = notes.get(word) {
+                    let old = word.load(Ordering::Relaxed);
+                    word.store(if is_lent { old | bit } else { old & !bit }, Ordering::Relaxed);
+                }
+            }
+            first += bank.count;
+        }
+    }
+
     /// All frames that it knows of.
     #[must_use]
     pub fn total(&self) -> usize {
@@ -96,7 +138,10 @@ impl FrameAllocator {
     /// Lends the highest free frame.
     #[must_use]
     pub fn lend(&mut self) -> Option<LentFrame> {
-        self.banks.iter_mut().rev().find_map(Bank::lend)
+        let lent = self.banks.iter_mut().rev().find_map(Bank::lend)?;
+        // Before Xen has it.
+        self.note(lent.gfn(), true);
+        Some(lent)
     }
 
     /// Takes a lent frame back.
@@ -105,6 +150,7 @@ impl FrameAllocator {
     pub fn take_back(&mut self, frame: LentFrame) {
         if let Some((bank, index)) = self.bank_of(frame.gfn()) {
             bank.take_back(index);
+            self.note(frame.gfn(), false);
         }
     }
 
@@ -237,10 +283,14 @@ impl Bank {
         let index = (0..self.free_end).rev().find(|index| !self.is_taken(*index));
         self.free_end = index.unwrap_or(0);
         let index = index?;
+        self.lend_this(index);
+        Some(LentFrame(Gfn(self.first.0 + index as u64)))
+    }
+
+    fn lend_this(&mut self, index: usize) {
         set(&mut self.taken, index, true);
         set(&mut self.lent, index, true);
         self.free -= 1;
-        Some(LentFrame(Gfn(self.first.0 + index as u64)))
     }
 
     fn is_lent(&self, index: usize) -> bool {
@@ -338,9 +388,22 @@ impl RamStorage {
     /// `bytes` zeroed bytes in `run`; none when it is too small.
     #[must_use]
     pub fn zeroed(run: FrameRun, bytes: usize) -> Option<Self> {
-        let mut storage = (bytes <= run.bytes()).then_some(Self { run, offset: 0, length: bytes })?;
+        let mut storage = Self::kept(run, bytes)?;
         storage.bytes_mut().fill(0);
         Some(storage)
+    }
+
+    /// `bytes` bytes in `run`, as they are; none when it is too small.
+    #[must_use]
+    pub fn kept(run: FrameRun, bytes: usize) -> Option<Self> {
+        (bytes <= run.bytes()).then_some(Self { run, offset: 0, length: bytes })
+    }
+
+    /// Addresses of its bytes.
+    #[must_use]
+    pub fn range(&self) -> Range<usize> {
+        let start = self.run.address + self.offset;
+        start..start + self.length
     }
 
     /// What lies in the byte range `range` already, if those frames are ours and free.

@@ -17,6 +17,7 @@
 //! | `pinned` | pinned guest pages, as device models see them |
 //! | `granted` | the same of a guest that grants its pages one by one |
 //! | `pieces` | a run of bytes in mapped pages |
+//! | `volumes` | RAM of `ram:` volumes |
 //! | `view` | map on fault: a guest's memory as one range of addresses |
 
 pub mod address;
@@ -37,6 +38,7 @@ pub mod pinned;
 pub mod ram;
 pub mod singles;
 pub mod view;
+pub mod volumes;
 
 use drivers::guest::MemoryError;
 use smallvec::{Array, SmallVec};

@@ -26,6 +26,7 @@ use super::address::{Gfn, GuestFrame};
 use super::balloon::Balloon;
 use super::frames::LentFrame;
 use crate::limits::PAGE_BYTES;
+use crate::restart::words::Word;
 use crate::xen::DomainId;
 use crate::xen::hypercall::Errno;
 use crate::xen::memory;
@@ -52,22 +53,72 @@ impl Hole {
 }
 
 /// Holes of a region that nobody has populated, handed out in order.
+///
+/// An earlier life of this kernel may have used the first ones, and left guests' pages there. These are made holes again
+/// before they are handed out: whatever is there might be the very page that is to be mapped, and over itself it must not be.
 pub struct Unpopulated {
     next: Gfn,
     end: Gfn,
+    /// What lies before it is a hole.
+    clean_until: Gfn,
+    /// What lies from here on was never used.
+    used_until: Gfn,
+    /// How many were ever used, for the next life.
+    note: Option<&'static Word>,
 }
 
 impl Unpopulated {
     /// The holes in a range of bytes, page aligned, that Xen names as unpopulated and nobody else uses.
     #[must_use]
     pub fn new(range: &Range<usize>) -> Self {
-        Self { next: Gfn::containing(range.start), end: Gfn::containing(range.end) }
+        let (next, end) = (Gfn::containing(range.start), Gfn::containing(range.end));
+        Self { next, end, clean_until: next, used_until: next, note: None }
+    }
+
+    /// The same, of which as many may be in use as `note` says; it says how many are from now on.
+    #[must_use]
+    pub fn noted_in(mut self, note: &'static Word) -> Self {
+        let used = if note.is_damaged() { u64::MAX } else { note.get().unwrap_or(0) };
+        self.used_until = Gfn(self.next.0.saturating_add(used).min(self.end.0));
+        self.note = Some(note);
+        self
     }
 
     fn take(&mut self) -> Option<Hole> {
-        let hole = (self.next < self.end).then_some(Hole(self.next))?;
+        if self.next >= self.end {
+            return None;
+        }
+        while self.next >= self.clean_until && self.clean_until < self.used_until {
+            self.clean(memory::REMOVE_BATCH);
+        }
+        let hole = Hole(self.next);
         self.next.0 += 1;
+        if let Some(note) = self.note
+            && self.next > self.used_until
+        {
+            // Before it holds anything.
+            self.used_until = self.next;
+            self.clean_until = self.next;
+            note.set(note.get().unwrap_or(0) + 1);
+        }
         Some(hole)
+    }
+
+    /// Makes up to `most` frames holes again that may hold what an earlier life left, by one hypercall.
+    fn clean(&mut self, most: usize) {
+        let count = (self.used_until.0.saturating_sub(self.clean_until.0) as usize)
+            .min(most)
+            .min(memory::REMOVE_BATCH);
+        let mut frames = [0; memory::REMOVE_BATCH];
+        let mut results = [0; memory::REMOVE_BATCH];
+        for (frame, gfn) in frames.iter_mut().zip(self.clean_until.0..) {
+            *frame = gfn;
+        }
+        // What was none is none: Xen says ENOENT then.
+        if let Err(error) = memory::remove_many(frames.get(..count).unwrap_or_default(), &mut results) {
+            log::error!("physmap: {error}");
+        }
+        self.clean_until.0 += count as u64;
     }
 
     /// Xen has no memory for the table that covers `gfn`: neither this nor what lies behind it can be used.
@@ -279,6 +330,16 @@ impl Window {
     #[must_use]
     pub fn address(&self, slot: SlotIndex) -> usize {
         self.gfn(slot).map_or(0, Gfn::address)
+    }
+
+    /// Makes up to `most` frames of the region holes again that an earlier life of this kernel left in use. Returns whether there
+    /// are more of them.
+    pub fn clean(&mut self, most: usize) -> bool {
+        let region = &mut self.unpopulated;
+        if region.clean_until < region.used_until {
+            region.clean(most);
+        }
+        region.clean_until < region.used_until
     }
 
     /// Whether a slot is out of our RAM.

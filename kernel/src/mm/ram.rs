@@ -84,12 +84,14 @@ impl Ram {
         })
     }
 
-    /// Keeps some RAM free, and the heap large enough. Costs next to nothing when there is nothing to do.
-    pub fn tend(&self, heap: &mut impl Growing) {
+    /// Keeps some RAM free, and the heap large enough, and unmaps what nobody needs. Costs next to nothing when there is nothing
+    /// to do. Returns whether there is more.
+    pub fn tend(&self, heap: &mut impl Growing) -> bool {
         self.pager.borrow_mut().drop_stale();
+        let more = self.pager.borrow_mut().clean();
         if self.patience.get() > 0 {
             self.patience.update(|turns| turns - 1);
-            return;
+            return more;
         }
         let free = self.frames.borrow().free();
         let mut pager = self.pager.borrow_mut();
@@ -104,6 +106,7 @@ impl Ram {
         if !(given && grown) {
             self.patience.set(TEND_AGAIN_TURNS);
         }
+        more
     }
 }
 

@@ -1,8 +1,10 @@
 //! Single pages of others at frame numbers of ours: the hypervisor's, ioreq servers', granted ones.
 //!
-//! Each is a value that holds what undoes the mapping, and does so when dropped.
+//! Each is a value that holds what undoes the mapping, and does so when dropped. What is mapped where is also noted in the
+//! handover area: a kernel that is started again adopts the hypervisor's pages and unmaps the rest.
 
 use alloc::rc::Rc;
+use alloc::vec::Vec;
 use core::cell::RefCell;
 
 use drivers::guest::Access;
@@ -10,6 +12,7 @@ use smallvec::SmallVec;
 
 use super::address::Gfn;
 use crate::limits::SINGLE_PAGES;
+use crate::restart::words::Word;
 use crate::xen::DomainId;
 use crate::xen::dm::ServerId;
 use crate::xen::grant::{self, GrantError, GrantTable, Mapped, Wanted};
@@ -26,6 +29,42 @@ pub struct SinglePages {
     used: [u64; SINGLE_PAGES / 64],
     /// Of these, how many hold granted pages.
     granted: usize,
+    /// What each holds, for the next life.
+    notes: Option<&'static [Word; SINGLE_PAGES]>,
+}
+
+/// What a frame number for a single page holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    SharedInfo,
+    Ioreq(DomainId, ServerId),
+    GrantTable,
+    /// With the handle that Xen gave.
+    Granted(u32),
+}
+
+impl Content {
+    const KIND_BITS: u32 = 2;
+
+    fn word(self) -> u64 {
+        let (kind, value) = match self {
+            Self::SharedInfo => (0, 0),
+            Self::Ioreq(domain, server) => (1, u64::from(domain.0) << 16 | u64::from(server.0)),
+            Self::GrantTable => (2, 0),
+            Self::Granted(handle) => (3, u64::from(handle)),
+        };
+        value << Self::KIND_BITS | kind
+    }
+
+    fn from_word(word: u64) -> Self {
+        let value = word >> Self::KIND_BITS;
+        match word & ((1 << Self::KIND_BITS) - 1) {
+            0 => Self::SharedInfo,
+            1 => Self::Ioreq(DomainId((value >> 16) as u16), ServerId(value as u16)),
+            2 => Self::GrantTable,
+            _ => Self::Granted(value as u32),
+        }
+    }
 }
 
 /// A page of the hypervisor's or of a guest's ioreq server at a frame number of ours; unmapped when dropped.
@@ -45,15 +84,70 @@ impl SinglePages {
     /// Manages [`SINGLE_PAGES`] holes from `first` on.
     #[must_use]
     pub fn new(first: Gfn) -> Self {
-        Self { first, used: [0; SINGLE_PAGES / 64], granted: 0 }
+        Self { first, used: [0; SINGLE_PAGES / 64], granted: 0, notes: None }
     }
 
-    /// Maps Xen's shared info page.
+    /// The same, noted in `notes`. What an earlier life left there is unmapped, but for the hypervisor's pages: those wait for
+    /// [`Self::map_shared_info`] and [`Self::adopt_ioreq`].
+    #[must_use]
+    pub fn noted_in(first: Gfn, notes: &'static [Word; SINGLE_PAGES]) -> Self {
+        let mut pages = Self::new(first);
+        pages.notes = Some(notes);
+        for (index, note) in (0..).zip(notes) {
+            let gfn = Gfn(first.0 + index);
+            let removed = match note.get().map(Content::from_word) {
+                Some(Content::SharedInfo | Content::Ioreq(..)) => false,
+                Some(Content::GrantTable) => memory::remove(gfn.0).is_ok(),
+                Some(Content::Granted(handle)) => {
+                    let mut unmapped = false;
+                    let mapped = Mapped { gfn, handle, bus_address: 0 };
+                    grant::unmap(&[mapped], |_, result| unmapped = result.is_ok());
+                    unmapped
+                }
+                // Whatever it is, nothing is ever mapped over it.
+                None => !note.is_damaged(),
+            };
+            if removed {
+                note.clear();
+            } else {
+                pages.mark(gfn, true);
+            }
+        }
+        pages
+    }
+
+    /// Maps Xen's shared info page, or finds it where an earlier life mapped it.
     ///
     /// # Errors
     /// Xen's answer.
     pub fn map_shared_info(owner: &Rc<RefCell<Self>>) -> Result<SinglePage, HypercallError> {
-        Self::map(owner, memory::map_shared_info)
+        let adopted = owner.borrow().noted(|content| content == Content::SharedInfo).next();
+        match adopted {
+            Some((gfn, _)) => Ok(SinglePage { owner: owner.clone(), gfn }),
+            None => Self::map(owner, Content::SharedInfo, memory::map_shared_info),
+        }
+    }
+
+    /// The ioreq pages that an earlier life left, with their servers. To be called once, by who takes them all.
+    #[must_use]
+    pub fn adopt_ioreq(owner: &Rc<RefCell<Self>>) -> Vec<(SinglePage, DomainId, ServerId)> {
+        let pages = owner.borrow();
+        let noted = pages.noted(|content| matches!(content, Content::Ioreq(..)));
+        let adopt = |(gfn, content)| match content {
+            Content::Ioreq(domain, server) => {
+                Some((SinglePage { owner: owner.clone(), gfn }, domain, server))
+            }
+            _ => None,
+        };
+        noted.filter_map(adopt).collect()
+    }
+
+    fn noted(&self, which: impl Fn(Content) -> bool) -> impl Iterator<Item = (Gfn, Content)> {
+        let first = self.first.0;
+        let notes = (first..).map(Gfn).zip(self.notes.into_iter().flatten());
+        notes
+            .filter_map(|(gfn, note)| Some((gfn, Content::from_word(note.get()?))))
+            .filter(move |(_, content)| which(*content))
     }
 
     /// Maps the page with the per-vCPU slots of an ioreq server.
@@ -65,7 +159,7 @@ impl SinglePages {
         domain: DomainId,
         server: ServerId,
     ) -> Result<SinglePage, HypercallError> {
-        Self::map(owner, |gfn| memory::map_ioreq_page(domain, server, gfn))
+        Self::map(owner, Content::Ioreq(domain, server), |gfn| memory::map_ioreq_page(domain, server, gfn))
     }
 
     /// Maps the first page of our grant table.
@@ -73,7 +167,7 @@ impl SinglePages {
     /// # Errors
     /// Xen's answer.
     pub fn map_grant_table(owner: &Rc<RefCell<Self>>) -> Result<GrantTable, HypercallError> {
-        let page = Self::map(owner, memory::map_grant_table)?;
+        let page = Self::map(owner, Content::GrantTable, memory::map_grant_table)?;
         // SAFETY: mapped just now.
         Ok(unsafe { GrantTable::new(page) })
     }
@@ -105,7 +199,7 @@ impl SinglePages {
             let mut failed = None;
             grant::map(domain, wanted.get(..count).unwrap_or_default(), |wanted, mapped| match mapped {
                 Ok(mapped) => {
-                    pages.toggle(mapped.gfn);
+                    pages.note(mapped.gfn, Content::Granted(mapped.handle));
                     pages.granted += 1;
                     granted.pages.push(mapped);
                 }
@@ -120,11 +214,12 @@ impl SinglePages {
 
     fn map(
         owner: &Rc<RefCell<Self>>,
+        content: Content,
         map: impl FnOnce(u64) -> Result<(), HypercallError>,
     ) -> Result<SinglePage, HypercallError> {
         let gfn = owner.borrow().holes().next().ok_or(FULL)?;
         map(gfn.0)?;
-        owner.borrow_mut().toggle(gfn);
+        owner.borrow_mut().note(gfn, content);
         Ok(SinglePage { owner: owner.clone(), gfn })
     }
 
@@ -136,11 +231,32 @@ impl SinglePages {
         indices.map(move |index| Gfn(first + index))
     }
 
-    fn toggle(&mut self, gfn: Gfn) {
-        let index = gfn.0.saturating_sub(self.first.0) as usize;
-        if let Some(word) = self.used.get_mut(index / 64) {
-            *word ^= 1 << (index % 64);
+    /// `gfn` holds `content` from now on.
+    fn note(&mut self, gfn: Gfn, content: Content) {
+        if let Some(note) = self.notes.and_then(|notes| notes.get(self.index(gfn))) {
+            note.set(content.word());
         }
+        self.mark(gfn, true);
+    }
+
+    /// `gfn` is a hole from now on.
+    fn forget(&mut self, gfn: Gfn) {
+        if let Some(note) = self.notes.and_then(|notes| notes.get(self.index(gfn))) {
+            note.clear();
+        }
+        self.mark(gfn, false);
+    }
+
+    fn mark(&mut self, gfn: Gfn, is_used: bool) {
+        let index = self.index(gfn);
+        if let Some(word) = self.used.get_mut(index / 64) {
+            let bit = 1 << (index % 64);
+            *word = if is_used { *word | bit } else { *word & !bit };
+        }
+    }
+
+    fn index(&self, gfn: Gfn) -> usize {
+        gfn.0.saturating_sub(self.first.0) as usize
     }
 
     /// Granted pages mapped now.
@@ -180,7 +296,7 @@ impl SinglePage {
 impl Drop for SinglePage {
     fn drop(&mut self) {
         match memory::remove(self.gfn.0) {
-            Ok(()) => self.owner.borrow_mut().toggle(self.gfn),
+            Ok(()) => self.owner.borrow_mut().forget(self.gfn),
             // The frame number stays marked as used: nothing is ever mapped over a page that is still there.
             Err(error) => log::error!("physmap: a frame number is lost: {error}"),
         }
@@ -200,7 +316,7 @@ impl Drop for GrantedPages {
         for batch in self.pages.chunks(grant::MAP_BATCH) {
             grant::unmap(batch, |page, unmapped| match unmapped {
                 Ok(()) => {
-                    owner.toggle(page.gfn);
+                    owner.forget(page.gfn);
                     owner.granted -= 1;
                 }
                 // As for a single page.

@@ -206,6 +206,8 @@ pub mod event {
     pub const STATUS_CLOSED: u32 = 0;
     /// State of a port: nobody has bound to it yet.
     pub const STATUS_UNBOUND: u32 = 1;
+    /// EVTCHNSTAT_interdomain: bound to a port of another domain, or of ours.
+    pub const STATUS_INTERDOMAIN: u32 = 2;
 }
 
 /// `evtchn_bind_interdomain` (`event_channel.h`).
@@ -244,9 +246,9 @@ pub struct EventStatus {
     pub status: u32,
     /// Out: the vCPU that gets its events.
     pub vcpu: u32,
-    /// Out: who may bind to it, if nobody has.
+    /// Out: who may bind to it, if nobody has; else to whose port it is bound.
     pub remote_domain: u16,
-    /// The rest of the largest member of a union.
+    /// Out: nothing, and the two halves of the number of the port that it is bound to.
     pub rest: [u16; 3],
 }
 

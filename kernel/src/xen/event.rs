@@ -57,6 +57,15 @@ pub fn open_ports() -> usize {
     statuses.filter(|status| status.status != event::STATUS_CLOSED).count()
 }
 
+/// The ports of ours that are bound to ports of other domains, with those. A hypercall for each port there can be.
+pub fn bound_ports() -> impl Iterator<Item = (Port, DomainId, u32)> {
+    let statuses = (1..).map_while(|port| Some((Port(port), status(Port(port)).ok()?)));
+    statuses.filter(|(_, status)| status.status == event::STATUS_INTERDOMAIN).map(|(port, status)| {
+        let [_, low, high] = status.rest;
+        (port, DomainId(status.remote_domain), u32::from(low) | u32::from(high) << 16)
+    })
+}
+
 /// A port bound to a port of another domain; closed when dropped.
 #[derive(Debug)]
 pub struct BoundPort(Port);
@@ -74,6 +83,12 @@ impl BoundPort {
             call(number::EVENT_CHANNEL_OP, [event::BIND_INTERDOMAIN, address, 0, 0, 0], "bind event channel")?
         };
         Ok(Self(Port(bind.local_port)))
+    }
+
+    /// Takes over a port that an earlier life of this kernel bound.
+    #[must_use]
+    pub fn adopt(port: Port) -> Self {
+        Self(port)
     }
 
     /// The local port.

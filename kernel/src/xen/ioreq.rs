@@ -92,6 +92,33 @@ impl IoreqServer {
         Ok(server)
     }
 
+    /// Takes over the server `id` of `domain`, whose slots an earlier life mapped at `page` and whose vCPUs' ports are among
+    /// `bound`, from which they are taken. Requests that wait are as [`Self::take`] finds them.
+    ///
+    /// # Errors
+    /// Xen's answer when the domain is gone: then so is the server.
+    pub fn adopt(
+        domain: DomainId,
+        id: ServerId,
+        page: SinglePage,
+        bound: &mut Vec<(Port, DomainId, u32)>,
+    ) -> Result<Self, HypercallError> {
+        let mut server = Self { domain, id, page, ports: Vec::new() };
+        // Asked for whether it is alive, too.
+        let vcpus = dm::vcpus(domain)?;
+        dm::enable_ioreq_server(domain, id, true)?;
+        for vcpu in 0..(vcpus as usize).min(ioreq::SLOTS) {
+            let Some(slot) = server.slot(vcpu) else { break };
+            let remote = slot.event_port.load(Ordering::Acquire);
+            let place = bound.iter().position(|(_, of, port)| (*of, *port) == (domain, remote));
+            server.ports.push(match place {
+                Some(place) => BoundPort::adopt(bound.swap_remove(place).0),
+                None => BoundPort::bind(domain, remote)?,
+            });
+        }
+        Ok(server)
+    }
+
     /// The local port of each vCPU, in order.
     pub fn ports(&self) -> impl Iterator<Item = Port> + '_ {
         self.ports.iter().map(BoundPort::port)

@@ -15,7 +15,7 @@ use crate::block::SECTOR_BYTES;
 use crate::connection::Connection;
 use crate::volume::disk::Disk;
 use crate::volume::ram::Storage;
-use crate::volume::registry::{AllocateRam, OpenError};
+use crate::volume::registry::{AllocateRam, OpenError, Purpose};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::rc::Rc;
@@ -160,6 +160,12 @@ impl NetworkDisks {
         self.0.borrow().entries.iter().filter_map(|(_, entry)| entry.deadline_ns()).min()
     }
 
+    /// Whether no export is open, nor being opened, nor being closed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.borrow().entries.is_empty()
+    }
+
     /// Shows every disk that is open.
     pub fn for_each(&self, mut see: impl FnMut(&mut Disk)) {
         for (_, entry) in &self.0.borrow().entries {
@@ -268,7 +274,7 @@ fn allocate_buffers(buffer_bytes: u32, allocate: &AllocateRam) -> Result<Box<dyn
     let mut slots = SLOTS_MAX;
     loop {
         let bytes = u64::from(slots) * u64::from(buffer_bytes);
-        match allocate(bytes) {
+        match allocate(bytes, Purpose::Buffers) {
             Some(storage) => return Ok(storage),
             None if slots <= SLOTS_MIN => return Err(OpenError::NoRam(bytes)),
             None => slots /= 2,

@@ -12,7 +12,7 @@ use super::wire::{REQUEST_MAGIC, Request, SIMPLE_REPLY_MAGIC, SimpleReply, comma
 use super::{NbdError, SILENCE_NS};
 use crate::block::{Operation, SECTOR_BYTES};
 use crate::connection::ConnectionState;
-use crate::drive::{Drive, DriveError, DriveFacts, Finished};
+use crate::drive::{Drive, DriveError, DriveFacts, Finished, LinkStatus};
 use crate::volume::ram::Storage;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -73,7 +73,9 @@ pub struct NbdDrive {
 impl NbdDrive {
     /// The drive that `export` is, over the link that has just come up. `buffers` are divided among as many slots as fit.
     #[must_use]
-    pub fn new(link: Link, export: Export, buffers: Box<dyn Storage>) -> Self {
+    pub fn new(mut link: Link, export: Export, buffers: Box<dyn Storage>) -> Self {
+        // It has shown the export.
+        link.works();
         let buffer_bytes = export.facts(0, BUFFER_BYTES).buffer_bytes;
         let slots = buffers.bytes().len() / (buffer_bytes as usize).max(1);
         let slots = u16::try_from(slots).unwrap_or(u16::MAX);
@@ -143,14 +145,9 @@ impl NbdDrive {
         }
         again.sort_unstable();
         self.to_send.extend(again.iter().map(|(_, slot)| *slot));
-        log::info!("{}: connected again; {} commands are sent again", self.link.name(), again.len());
-        let in_doubt = self.answered_writes - self.durable_writes;
-        if in_doubt > 0 && self.facts.has_cache {
-            log::warn!(
-                "{}: {in_doubt} writes were answered but not yet durable: they are lost if the server's machine was down",
-                self.link.name(),
-            );
-        }
+        let not_durable = self.answered_writes - self.durable_writes;
+        let in_doubt = if self.facts.has_cache { not_durable } else { 0 };
+        self.link.resumed(again.len() as u64, in_doubt);
     }
 
     /// Sends as much as there is room for.
@@ -340,8 +337,14 @@ impl Drive for NbdDrive {
     }
 
     fn deadline_ns(&self) -> Option<u64> {
-        let silent_ns = self.is_busy().then(|| self.heard_ns.saturating_add(SILENCE_NS));
-        if self.is_broken { None } else { self.link.deadline_ns().or(silent_ns) }
+        let is_awaited = self.is_busy() && self.link.status().is_up;
+        let silent_ns = is_awaited.then(|| self.heard_ns.saturating_add(SILENCE_NS));
+        if self.is_broken { None } else { self.link.deadline_ns().into_iter().chain(silent_ns).min() }
+    }
+
+    fn link_status(&self) -> Option<LinkStatus> {
+        let status = self.link.status();
+        Some(LinkStatus { is_up: status.is_up && !self.is_broken, ..status })
     }
 }
 

@@ -5,11 +5,16 @@
 //!      └─────── broken, refused, or too slow ──┴───────────┘
 //! ```
 //! What passes while it is up is for [`super::drive`] to know.
+//!
+//! A server that takes connections and ends them again does not fill the log: between the line that the connection is lost
+//! and the one that it is back, there is a reminder each minute. It is back when the server has answered a command, or
+//! has kept the connection for a while.
 
 use super::export::Export;
 use super::handshake::{self, Handshake};
 use super::{NbdError, SILENCE_NS};
 use crate::connection::{Connection, ConnectionState};
+use crate::drive::LinkStatus;
 use alloc::boxed::Box;
 use alloc::string::String;
 use zerocopy::IntoBytes;
@@ -21,10 +26,30 @@ const PAUSE_MAX_NS: u64 = 2_000_000_000;
 /// In how much time there must be a connection, and a handshake on it: a lost first packet costs a second or three.
 const ATTEMPT_LIMIT_NS: u64 = 5_000_000_000;
 
+/// Who kept the connection for so long is back, even if there was no command to answer.
+const STEADY_NS: u64 = 5_000_000_000;
+/// A loss so soon after one that was told is told only if it lasts.
+const SPACING_NS: u64 = 5_000_000_000;
+/// How often it is told that a connection is still lost.
+const REMINDER_NS: u64 = 60_000_000_000;
+
 enum State {
     Waiting { until_ns: u64 },
     ShakingHands { handshake: Handshake, until_ns: u64 },
-    Up,
+    Up { steady_ns: u64 },
+}
+
+/// What there is to tell of a connection that was lost, until it is back.
+#[derive(Default)]
+struct Trouble {
+    /// Connections that ended, and attempts that failed.
+    failures: u64,
+    /// Commands that were sent again.
+    replayed: u64,
+    /// Writes that were answered and not made durable, when the connection was last lost.
+    in_doubt: u64,
+    /// The log has it.
+    is_told: bool,
 }
 
 /// A connection to an export.
@@ -34,8 +59,12 @@ pub struct Link {
     connection: Box<dyn Connection>,
     state: State,
     pause_ns: u64,
-    /// What the last attempt ended with; it is logged once.
-    last_error: Option<NbdError>,
+    trouble: Trouble,
+    /// When the log was last told of trouble.
+    told_ns: Option<u64>,
+    /// Times that it came up, and commands that were sent again.
+    connections: u64,
+    replayed: u64,
 }
 
 impl Link {
@@ -44,7 +73,17 @@ impl Link {
     #[must_use]
     pub fn new(name: String, export_name: String, connection: Box<dyn Connection>) -> Self {
         let state = State::Waiting { until_ns: 0 };
-        Self { name, export_name, connection, state, pause_ns: PAUSE_MIN_NS, last_error: None }
+        Self {
+            name,
+            export_name,
+            connection,
+            state,
+            pause_ns: PAUSE_MIN_NS,
+            trouble: Trouble::default(),
+            told_ns: None,
+            connections: 0,
+            replayed: 0,
+        }
     }
 
     /// Its name in the log.
@@ -65,8 +104,14 @@ impl Link {
             let until_ns = now_ns.saturating_add(ATTEMPT_LIMIT_NS);
             self.state = State::ShakingHands { handshake, until_ns };
         }
-        let State::ShakingHands { handshake, until_ns } = &mut self.state else { return None };
-        let until_ns = *until_ns;
+        let (handshake, until_ns) = match &mut self.state {
+            State::ShakingHands { handshake, until_ns } => (handshake, *until_ns),
+            State::Up { steady_ns } if now_ns >= *steady_ns => {
+                self.tell_back();
+                return None;
+            }
+            _ => return None,
+        };
         match shake_hands(handshake, &mut *self.connection) {
             Ok(None) if now_ns < until_ns => None,
             Ok(None) => {
@@ -75,8 +120,8 @@ impl Link {
                 Some(Err(self.fail(now_ns, error)))
             }
             Ok(Some(export)) => {
-                self.state = State::Up;
-                self.last_error = None;
+                self.state = State::Up { steady_ns: now_ns.saturating_add(STEADY_NS) };
+                self.connections += 1;
                 Some(Ok(export))
             }
             Err(error) => Some(Err(self.fail(now_ns, error))),
@@ -85,9 +130,7 @@ impl Link {
 
     /// Ends the connection; another will be made.
     pub fn fail(&mut self, now_ns: u64, error: NbdError) -> NbdError {
-        if self.last_error.replace(error) != Some(error) {
-            log::warn!("{}: {error}", self.name);
-        }
+        self.tell_failure(now_ns, error);
         self.say_goodbye();
         self.connection.close();
         self.state = State::Waiting { until_ns: now_ns.saturating_add(self.pause_ns) };
@@ -98,12 +141,25 @@ impl Link {
     /// The server does its work: the next pause will be short.
     pub fn works(&mut self) {
         self.pause_ns = PAUSE_MIN_NS;
+        self.tell_back();
     }
 
-    /// Whether commands can pass.
+    /// The link has come up again: so many commands are sent again, and of so many writes that were answered it is not
+    /// known whether the server still has them.
+    pub fn resumed(&mut self, commands: u64, in_doubt: u64) {
+        self.replayed += commands;
+        self.trouble.replayed += commands;
+        self.trouble.in_doubt = in_doubt;
+    }
+
+    /// How it is, and was.
     #[must_use]
-    pub fn is_up(&self) -> bool {
-        matches!(self.state, State::Up)
+    pub fn status(&self) -> LinkStatus {
+        LinkStatus {
+            is_up: matches!(self.state, State::Up { .. }),
+            reconnects: self.connections.saturating_sub(1),
+            replayed: self.replayed,
+        }
     }
 
     /// When [`Self::tend`] is to be called even if nothing comes.
@@ -111,15 +167,44 @@ impl Link {
     pub fn deadline_ns(&self) -> Option<u64> {
         match self.state {
             State::Waiting { until_ns } | State::ShakingHands { until_ns, .. } => Some(until_ns),
-            State::Up => None,
+            State::Up { steady_ns } => self.trouble.is_told.then_some(steady_ns),
         }
     }
 
     /// The connection, while the link is up.
     pub fn connection(&mut self) -> Option<&mut dyn Connection> {
         match self.state {
-            State::Up => Some(&mut *self.connection),
+            State::Up { .. } => Some(&mut *self.connection),
             _ => None,
+        }
+    }
+
+    fn tell_failure(&mut self, now_ns: u64, error: NbdError) {
+        self.trouble.failures += 1;
+        let quiet_ns = if self.trouble.is_told { REMINDER_NS } else { SPACING_NS };
+        if self.told_ns.is_some_and(|told_ns| now_ns < told_ns.saturating_add(quiet_ns)) {
+            return;
+        }
+        match self.trouble.failures {
+            1 => log::warn!("{}: {error}", self.name),
+            failures => log::warn!("{}: {error}; {failures} times so far", self.name),
+        }
+        (self.trouble.is_told, self.told_ns) = (true, Some(now_ns));
+    }
+
+    /// Ends the trouble, if there is any. What was not told counts for the next line.
+    fn tell_back(&mut self) {
+        if !self.trouble.is_told {
+            return;
+        }
+        let Trouble { replayed, in_doubt, .. } = core::mem::take(&mut self.trouble);
+        match in_doubt {
+            0 => log::info!("{}: connected again; {replayed} commands were sent again", self.name),
+            _ => log::warn!(
+                "{}: connected again; {replayed} commands were sent again; {in_doubt} writes were answered but not yet \
+                 durable: they are lost if the server's machine was down",
+                self.name,
+            ),
         }
     }
 

@@ -8,8 +8,10 @@ use drivers::net::MacAddress;
 use drivers::net::bridge::{Bridge, PortKind, PortSettings};
 use drivers::virtio::net::NetDevice;
 
-use super::{Backend, Control, Kind, Model, Nodes, Place, tolerate};
+use super::nodes::{Nodes, Place};
+use super::{Backend, Control, Kind, tolerate};
 use crate::guest::identity::Nic;
+use crate::guest::model::Model;
 use crate::xen::DomainId;
 use crate::xen::store::StoreError;
 

@@ -70,16 +70,26 @@ pub struct Connection {
 impl Connection {
     pub fn new(mut ring: Ring) -> Self {
         let stale_bytes = ring.discard_stale();
-        if stale_bytes != 0 {
+        if stale_bytes != 0 && ring.left_over().is_none() {
             log::info!("xenstore: {stale_bytes} bytes for a former user of the ring dropped");
+        }
+        let (mut outbox, mut assembler, mut last_id) = (VecDeque::new(), Assembler::default(), 0);
+        if let Some((left, seed)) = ring.left_over() {
+            // An earlier life of this kernel was cut off in the middle of a request, perhaps, and of a reply. The server
+            // gets its request, whose rest is zeroes; our first one is to end all watches, and its reply is where we begin.
+            if left > 0 {
+                outbox.push_back((RequestId(0), alloc::vec![0; left]));
+            }
+            last_id = seed | 1 << 31;
+            assembler = Assembler::hunting(RequestId(last_id.wrapping_add(1)));
         }
         Self {
             ring,
-            assembler: Assembler::default(),
-            outbox: VecDeque::new(),
+            assembler,
+            outbox,
             first_sent_bytes: 0,
             slots: BTreeMap::new(),
-            last_id: 0,
+            last_id,
             in_flight: 0,
             events: EventQueue::default(),
             event_waker: None,
@@ -192,6 +202,9 @@ impl Connection {
             if self.first_sent_bytes == 0 && self.in_flight >= IN_FLIGHT_MAX {
                 return;
             }
+            if self.first_sent_bytes == 0 {
+                self.ring.begin_request(bytes.len());
+            }
             let count = match self.ring.send(bytes.get(self.first_sent_bytes..).unwrap_or_default()) {
                 Ok(0) => return,
                 Ok(count) => count,
@@ -215,7 +228,13 @@ impl Connection {
 
     fn take_in(&mut self, mut bytes: &[u8]) {
         loop {
-            match self.assembler.feed(&mut bytes) {
+            let was_hunting = self.assembler.is_hunting();
+            let fed = self.assembler.feed(&mut bytes);
+            if was_hunting && !self.assembler.is_hunting() {
+                // What an earlier life asked for is answered.
+                self.in_flight = 1;
+            }
+            match fed {
                 Ok(Some(message)) if message.operation == Some(Operation::WatchEvent) => {
                     self.take_event(&message);
                 }

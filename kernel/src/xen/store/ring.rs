@@ -7,12 +7,16 @@
 //! The only unsafe code of the client is here: believing that an address is that page.
 
 use super::byte_ring::{BadIndex, ByteRing};
+use crate::restart::words::Word;
 use core::mem::offset_of;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 /// Bytes each way (XENSTORE_RING_SIZE).
 pub const RING_BYTES: usize = 1024;
+
+/// Longest message, its header included (XENSTORE_PAYLOAD_MAX and `struct xsd_sockmsg`).
+const MESSAGE_BYTES_MAX: usize = 4096 + 16;
 
 /// `connection`: the server has not (yet, or again) taken up this ring (XENSTORE_RECONNECT).
 const RECONNECT: u32 = 1;
@@ -59,6 +63,8 @@ pub enum ServerState {
 /// This domain's end of the ring.
 pub struct Ring {
     page: &'static RingPage,
+    /// The producer index at which the latest request ends, for the next life of this kernel.
+    note: Option<&'static Word>,
 }
 
 impl Ring {
@@ -77,7 +83,31 @@ impl Ring {
     /// The ring in `page`.
     #[must_use]
     pub fn new(page: &'static RingPage) -> Self {
-        Self { page }
+        Self { page, note: None }
+    }
+
+    /// The same, with the end of the latest request noted in `note`, as an earlier life of this kernel may have done.
+    #[must_use]
+    pub fn noted_in(mut self, note: &'static Word) -> Self {
+        self.note = Some(note);
+        self
+    }
+
+    /// A request of so many bytes is about to be sent, in one or several parts.
+    pub fn begin_request(&mut self, bytes: usize) {
+        let end = self.page.request_producer.load(Ordering::Relaxed).wrapping_add(bytes as u32);
+        self.note.inspect(|note| note.set(end.into()));
+    }
+
+    /// Bytes of an earlier life's last request that the server still waits for, and a number that it has not used; none when
+    /// nobody was here before.
+    #[must_use]
+    pub fn left_over(&self) -> Option<(usize, u32)> {
+        let end = self.note?.get()? as u32;
+        let left = end.wrapping_sub(self.page.request_producer.load(Ordering::Relaxed)) as usize;
+        // A request is never longer; an end that was passed is far away.
+        // Each life sends something, so the next one's is another.
+        Some((if left <= MESSAGE_BYTES_MAX { left } else { 0 }, end.wrapping_mul(0x9e37_79b1)))
     }
 
     /// Whether the server is there. Sending to one that is not is lost effort.

@@ -233,19 +233,57 @@ pub struct Incoming {
     pub payload: Vec<u8>,
 }
 
+/// "OK", or the name of an error.
+const ANSWER_BYTES_MAX: usize = 16;
+
 /// Makes messages of bytes that come in pieces of any length.
 #[derive(Default)]
 pub struct Assembler {
     /// The message so far: never more than [`HEADER_BYTES`] and [`PAYLOAD_MAX`].
     bytes: Vec<u8>,
+    /// Everything before the reply to this request is of a conversation that nobody remembers.
+    hunted: Option<RequestId>,
 }
 
 impl Assembler {
+    /// One that does not know where the next message begins: the first one it finds is the reply to `request`, by
+    /// [`Message::reset_watches`], a number that nobody used before.
+    pub fn hunting(request: RequestId) -> Self {
+        Self { bytes: Vec::new(), hunted: Some(request) }
+    }
+
+    /// Whether that reply has not come.
+    pub fn is_hunting(&self) -> bool {
+        self.hunted.is_some()
+    }
+
+    /// Drops bytes up to the header of the reply that is hunted for.
+    fn hunt(&mut self, input: &mut &[u8]) {
+        while let Some(request) = self.hunted {
+            self.fill(HEADER_BYTES, input);
+            let Ok((header, _)) = Header::read_from_prefix(&self.bytes) else { return };
+            let operation = Operation::from_number(header.operation.get());
+            let is_reply = matches!(operation, Some(Operation::ResetWatches | Operation::Error))
+                && header.request.get() == request.0
+                && header.transaction.get() == TransactionId::NONE.0
+                && header.payload_bytes.get() as usize <= ANSWER_BYTES_MAX;
+            if is_reply {
+                self.hunted = None;
+            } else {
+                self.bytes.remove(0);
+            }
+        }
+    }
+
     /// Takes bytes from the front of `input`, up to the end of a message, and returns that message.
     ///
     /// # Errors
     /// [`StoreError::Protocol`] for a length that cannot be: where the next message begins is not known any more.
     pub fn feed(&mut self, input: &mut &[u8]) -> Result<Option<Incoming>, StoreError> {
+        self.hunt(input);
+        if self.is_hunting() {
+            return Ok(None);
+        }
         self.fill(HEADER_BYTES, input);
         let Ok((header, _)) = Header::read_from_prefix(&self.bytes) else {
             return Ok(None);

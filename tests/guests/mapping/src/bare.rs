@@ -4,6 +4,7 @@ use core::panic::PanicInfo;
 
 use kernel::bring_up::foundation;
 use kernel::logger;
+use kernel::restart::Life;
 use kernel::xen::sched::{ShutdownReason, shutdown};
 
 use crate::{clock, rows};
@@ -13,8 +14,8 @@ use crate::{clock, rows};
 extern "C" fn kernel_main(device_tree: usize) -> ! {
     logger::init();
     // SAFETY: called once, with what `entry.S` handed over.
-    let measured =
-        unsafe { foundation(device_tree, &[]) }.and_then(|foundation| rows::measure_all(&foundation));
+    let measured = unsafe { foundation(device_tree, Life::First, &[]) }
+        .and_then(|foundation| rows::measure_all(&foundation));
     match measured {
         Ok(()) => log::info!("bench name=end"),
         Err(error) => log::error!("cannot go on: {error}"),

@@ -6,6 +6,7 @@ use core::panic::PanicInfo;
 
 use kernel::bring_up::{Foundation, foundation};
 use kernel::logger;
+use kernel::restart::Life;
 use kernel::xen::sched::{ShutdownReason, shutdown};
 
 use crate::options::{Lies, Options};
@@ -18,7 +19,8 @@ use crate::{bad_grants, bad_memory, bad_rings, row};
 extern "C" fn kernel_main(device_tree: usize) -> ! {
     logger::init();
     // SAFETY: called once, with what `entry.S` handed over.
-    let lied = unsafe { foundation(device_tree, &[WINDOW]) }.and_then(|foundation| lie(&foundation));
+    let lied =
+        unsafe { foundation(device_tree, Life::First, &[WINDOW]) }.and_then(|foundation| lie(&foundation));
     if let Err(error) = lied {
         log::error!("rogue: cannot go on: {error}");
     }

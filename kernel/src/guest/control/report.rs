@@ -1,0 +1,68 @@
+//! What is told on the console of our memory: when `xl sysrq` asks, and when a guest is gone.
+
+use alloc::rc::Rc;
+use core::cell::RefCell;
+
+use log::Level;
+
+use super::Control;
+use crate::guest::table::GuestTable;
+use crate::mm::census::Census;
+use crate::mm::frames::FrameAllocator;
+use crate::xen::event::open_ports;
+use crate::xen::store::StoreError;
+
+/// Where `xl sysrq` writes a letter: what we are to tell on our console.
+pub(super) const QUESTION: &str = "control/sysrq";
+
+/// What the driver domain has left of its own memory.
+pub struct OwnMemory {
+    /// Frames that are free.
+    pub frames: Rc<RefCell<FrameAllocator>>,
+    /// Tells how many bytes of the heap are free.
+    pub heap_free: fn() -> usize,
+    /// Pages of RAM that the device tree does not name: those of console and xenstore, and such.
+    pub special_pages: usize,
+}
+
+impl Control {
+    /// Tells on the console what `xl sysrq` asked for.
+    pub(super) async fn answer_question(&self) -> Result<(), StoreError> {
+        let letter = match self.store.read(QUESTION).await {
+            Err(StoreError::NotFound) => return Ok(()),
+            other => other?,
+        };
+        match letter.as_str() {
+            "" => return Ok(()),
+            "m" => self.tell_memory(),
+            other => log::info!("sysrq {other}: not known; m tells about memory"),
+        }
+        self.store.write(QUESTION, "").await
+    }
+
+    fn tell_memory(&self) {
+        let guests = self.guests.borrow();
+        let pager = guests.pager().borrow();
+        self.tell_physmap(&guests);
+        log::info!(
+            "pager: {} slots, {} of them out of our RAM, {} mapped, {} pinned; {:?}",
+            pager.usable(),
+            pager.window().ballooned(),
+            pager.mapped(),
+            pager.pinned(),
+            pager.counters(),
+        );
+        log::info!("xen: {} event channels open", open_ports());
+        for guest in guests.iter() {
+            log::info!("pager: {} has {} slots", guest.domain(), pager.held(guest.domain()));
+        }
+    }
+
+    pub(super) fn tell_physmap(&self, guests: &GuestTable) {
+        let frames = self.own_memory.frames.borrow();
+        let (pager, pages) = (guests.pager().borrow(), guests.pages().borrow());
+        let census = Census::take(&frames, pager.window(), &pages, self.own_memory.special_pages);
+        let level = if census.adds_up() { Level::Info } else { Level::Error };
+        log::log!(level, "physmap: {census}");
+    }
+}

@@ -1,0 +1,39 @@
+//! Whose device was being served when this kernel ended: who ends it again and again is served no more.
+
+use super::area::{Area, DeviceEntry};
+
+/// A device that ended this kernel so often needs a reset by its guest: what it has in its rings is not done again.
+pub const FORGET_REQUESTS_AT: u64 = 3;
+/// One that ended it so often is gone for its guest.
+pub const GIVE_UP_AT: u64 = 6;
+
+/// While it lives, a device is being served.
+pub struct Served(Area);
+
+impl Served {
+    /// The device of `entry` is being served.
+    #[must_use]
+    pub fn new(area: Area, entry: &DeviceEntry) -> Self {
+        area.root.served.set(area.index(entry));
+        Self(area)
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.0.root.served.clear();
+    }
+}
+
+/// At the beginning of a life: blames the device that the last one served when it ended, and lets go of what cannot be served.
+pub fn assign(area: &Area) {
+    let served = area.root.served.get().and_then(|index| area.devices.get(index as usize));
+    area.root.served.clear();
+    let Some((entry, place)) = served.and_then(|entry| Some((entry, entry.place()?))) else { return };
+    let times = entry.blame.get().unwrap_or(0) + 1;
+    entry.blame.set(times);
+    log::warn!("{}: it was serving {:?} of {}, for the {times}. time", super::NAME, place.id, place.domain);
+    if times >= FORGET_REQUESTS_AT {
+        entry.device.forget();
+    }
+}

@@ -1,0 +1,107 @@
+//! A kernel that ends by a fault of its own begins again in the same domain, and goes on.
+//!
+//! The domain stays what it is for Xen, the toolstack and the guests: same number, same event channels, ioreq servers and
+//! paths in xenstore. Guests notice a pause. Everything in the kernel is made anew, from data as it was at the first start
+//! (`boot/src/entry.S`), but for the handover [`area`]; RAM of volumes stays where it is.
+//!
+//! ```text
+//!   panic, fault ── again ──> entry.S: data and BSS as at the start ──> bring_up: begin, devices silenced, RAM that is
+//!   in use left alone ──> ioreq servers adopted, their guests' vCPUs wait ──> xenstore: watches made again, each device
+//!   attached as it was ──> requests under way are done again, vCPUs answered
+//! ```
+//!
+//! | file | what |
+//! |---|---|
+//! | `mod` | whether there is another life, and how one begins |
+//! | [`area`] | what a life leaves for the next |
+//! | [`words`] | how it is written |
+//! | [`blame`] | whose device was being served |
+//!
+//! Requests under way: `drivers::virtio::handover`.
+
+pub mod area;
+pub mod blame;
+pub mod words;
+
+use area::Area;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+/// What the log calls it.
+const NAME: &str = "restart";
+
+/// A life that ends sooner after it began to serve is a short one.
+const SHORT_US: u64 = 1_000_000;
+/// So many short lives in a row, and this domain ends: it would not serve anybody.
+const SHORT_LIVES_MAX: u64 = 16;
+
+/// Which life of this kernel it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// `xl` has just made this domain.
+    First,
+    /// This kernel ended by a fault of its own.
+    Again,
+}
+
+impl Life {
+    /// As `entry.S` says it.
+    #[must_use]
+    pub fn from_entry(again: usize) -> Self {
+        if again == 0 { Self::First } else { Self::Again }
+    }
+}
+
+/// Address of the handover area once there may be another life: what [`again`] needs when nothing else can be trusted.
+static AREA: AtomicUsize = AtomicUsize::new(0);
+
+/// A life begins.
+pub fn begin(area: &Area, life: Life, device_tree: usize) {
+    if life == Life::First {
+        area.clear();
+    }
+    let root = area.root;
+    root.device_tree.set(device_tree as u64);
+    if life == Life::Again {
+        let restarts = root.restarts.get().unwrap_or(0) + 1;
+        root.restarts.set(restarts);
+        log::warn!("{NAME}: this kernel ended by a fault of its own, and goes on, for the {restarts}. time");
+        blame::assign(area);
+    }
+}
+
+/// From here on a fault begins another life, and ends the domain no more.
+pub fn allow(area: &Area) {
+    AREA.store(core::ptr::from_ref(area.root).expose_provenance(), Ordering::Relaxed);
+}
+
+/// Guests are served from now on.
+pub fn serving(area: &Area, now_us: u64) {
+    area.root.serving_since_us.set(now_us);
+}
+
+/// Where the device tree is, if there is to be another life: none before [`allow`], when the area is damaged, and after too many short lives in a row.
+#[must_use]
+pub fn another_life(now_us: u64) -> Option<usize> {
+    let address = AREA.load(Ordering::Relaxed);
+    let root = core::ptr::NonNull::new(core::ptr::with_exposed_provenance_mut::<area::Root>(address))?;
+    // SAFETY: `allow` stored the address of a root that lives for good; it is made of atomics.
+    let root = unsafe { root.as_ref() };
+    let device_tree = root.device_tree.get()?;
+    let since_us = root.serving_since_us.get();
+    root.serving_since_us.clear();
+    let is_short = since_us.is_none_or(|since_us| now_us.saturating_sub(since_us) < SHORT_US);
+    let short_lives = if is_short { root.short_lives.get().unwrap_or(0) + 1 } else { 0 };
+    root.short_lives.set(short_lives);
+    (short_lives <= SHORT_LIVES_MAX).then_some(device_tree as usize)
+}
+
+/// Ends this life, and begins the next one, or ends this domain.
+#[cfg(target_os = "none")]
+pub fn again() -> ! {
+    use crate::xen::sched::{ShutdownReason, shutdown};
+    match another_life(crate::arch::timer::now_ns() / 1000) {
+        // SAFETY: what `kernel_main` was given, and `begin` noted. `bring_up` silences the devices before RAM is used anew.
+        Some(device_tree) => unsafe { boot::start_again(device_tree) },
+        None => shutdown(ShutdownReason::Crash),
+    }
+}
