@@ -3,14 +3,14 @@
 
 mod common;
 
-use common::crash::{BUFFERS, CrashMemory, DriverQueue, Machine, World, all_ended, end_after};
+use common::crash::{BUFFERS, DriverQueue, Machine, World, all_ended, end_after};
 use common::net_bed::{GUEST, STATION, frame, port};
-use drivers::net::bridge::{Bridge, Port};
+use drivers::net::bridge::{Bridge, Port, SharedBridge};
 use drivers::net::filter::Filter;
 use drivers::net::offload::Offload;
+use drivers::virtio::Features;
 use drivers::virtio::net::NetDevice;
-use drivers::virtio::net::config::{CTRL_RX, CTRL_VLAN, CTRL_VQ, MRG_RXBUF};
-use drivers::virtio::{Device, Features};
+use drivers::virtio::net::config::{CTRL_RX, CTRL_VLAN, CTRL_VQ, GUEST_ANNOUNCE, MRG_RXBUF, STATUS};
 use proptest::prelude::*;
 
 const SIZE: u16 = 16;
@@ -19,17 +19,22 @@ const RECEIVE_BYTES: u32 = 200;
 /// Three buffers.
 const LARGE: usize = 500;
 const SMALL: usize = 60;
+const CONFIG_GENERATION: u32 = 0xfc;
 
 /// A bridge, which ends with its kernel, and a station on it.
 struct Net {
+    bridge: SharedBridge,
     peer: Port,
 }
 
-fn boot() -> (Port, NetDevice) {
-    let bridge = Bridge::new(1);
-    let peer = port(&bridge, "dom9/net0", STATION);
-    peer.set_filter(Some(Filter { promiscuous: true, ..Filter::default() }));
-    (peer, NetDevice::new("dom3/net0".into(), port(&bridge, "dom3/net0", GUEST)))
+impl Net {
+    fn new() -> (Self, NetDevice) {
+        let bridge = Bridge::new(1);
+        let peer = port(&bridge, "dom9/net0", STATION);
+        peer.set_filter(Some(Filter { promiscuous: true, ..Filter::default() }));
+        let model = NetDevice::new("dom3/net0".into(), port(&bridge, "dom3/net0", GUEST));
+        (Self { bridge, peer }, model)
+    }
 }
 
 impl Machine for Net {
@@ -38,15 +43,10 @@ impl Machine for Net {
 
     fn boot(&mut self) -> NetDevice {
         let model;
-        (self.peer, model) = boot();
+        (*self, model) = Self::new();
         model
     }
 }
-
-const _: fn() = || {
-    fn is_device<M: drivers::guest::GuestMemory, D: Device<M>>() {}
-    is_device::<CrashMemory, NetDevice>();
-};
 
 /// Each with a number for each of its buffers' places.
 struct NetGuest {
@@ -59,12 +59,12 @@ struct NetGuest {
 
 impl NetGuest {
     fn running(event_index: bool, start: u16) -> Self {
-        let world = World::new(Net { peer: boot().0 });
+        let world = World::new(Net::new().0);
         let queues = [0, 1, 2].map(|number| DriverQueue::new(number, SIZE, event_index));
         let mut guest = Self { world, queues, received: Vec::new(), arrived: Vec::new(), answered: 0 };
         let event = if event_index { Features::EVENT_IDX } else { Features::empty() };
         let features = Features::VERSION_1 | Features::INDIRECT_DESC | MRG_RXBUF | event;
-        guest.world.negotiate(features | CTRL_VQ | CTRL_RX | CTRL_VLAN);
+        guest.world.negotiate(features | CTRL_VQ | CTRL_RX | CTRL_VLAN | STATUS | GUEST_ANNOUNCE);
         guest.queues.iter().for_each(|queue| guest.world.set_queue(queue));
         guest.world.start();
         if start != 0 {
@@ -245,6 +245,41 @@ fn the_next_buffer_is_kicked_for_when_those_there_are_too_few() {
     guest.kick(0);
     guest.settle();
     assert_eq!(guest.received, [frame(GUEST, STATION, LARGE)]);
+}
+
+#[test]
+fn a_vlan_that_was_asked_for_is_heard_after_a_restart() {
+    let mut guest = NetGuest::running(true, 0);
+    assert!(guest.command(&[2, 0, 5, 0]));
+    guest.kick(2);
+    guest.settle();
+    guest.world.crash();
+    guest.settle();
+    assert!(guest.post_buffer());
+    guest.kick(0);
+    let mut tagged = frame(GUEST, STATION, SMALL);
+    tagged.splice(12..12, [0x81, 0, 0, 5]);
+    guest.deliver(&tagged);
+    guest.settle();
+    assert_eq!(guest.received, [tagged]);
+    // And the driver may still say what it wants.
+    assert!(guest.command(&[2, 1, 5, 0]));
+    guest.kick(2);
+    guest.settle();
+    assert_eq!(guest.answered, 2);
+}
+
+#[test]
+fn configuration_that_was_announced_reads_as_changed() {
+    let mut guest = NetGuest::running(true, 0);
+    let before = guest.world.read(CONFIG_GENERATION);
+    let _ = guest.world.needs_reset();
+    guest.world.machine.bridge.borrow_mut().announce();
+    guest.settle();
+    let announced = guest.world.read(CONFIG_GENERATION);
+    guest.world.crash();
+    let after = guest.world.read(CONFIG_GENERATION);
+    assert!(before != announced && announced != after && before != after);
 }
 
 #[derive(Clone, Debug)]
