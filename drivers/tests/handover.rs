@@ -204,7 +204,7 @@ impl DiskGuest {
 
 /// A few requests together, then a few more, one after the other.
 fn few_requests(guest: &mut DiskGuest, count: u16) {
-    let request = |lane: u16| Asked { lane, write: (lane % 2 == 0).then_some(7), sectors: 1 };
+    let request = |lane: u16| Asked { lane, write: lane.is_multiple_of(2).then_some(7), sectors: 1 };
     for lane in 0..count {
         assert!(guest.ask(request(lane)));
     }
@@ -253,7 +253,7 @@ fn busy_requests(guest: &mut DiskGuest, count: u16) {
     let mut asked = 0;
     for turn in 0..6 {
         for lane in 0..count {
-            let write = (lane % 2 == 0).then_some(turn);
+            let write = lane.is_multiple_of(2).then_some(turn);
             asked += usize::from(guest.ask(Asked { lane, write, sectors: 1 }));
         }
         guest.kick();

@@ -83,7 +83,7 @@ impl NetGuest {
         let Some(number) = (0..SIZE).find(|number| !taken(number)) else { return false };
         let place = Self::place(queue, number);
         self.world.memory.poke(place, bytes).unwrap();
-        self.queues[queue].post(&self.world.memory, &parts(place), number % 2 == 0, number)
+        self.queues[queue].post(&self.world.memory, &parts(place), number.is_multiple_of(2), number)
     }
 
     fn post_buffer(&mut self) -> bool {
