@@ -1,11 +1,12 @@
 //! A guest made of host memory, for tests: RAM with holes, pins that are counted, an interrupt line that counts. And a
-//! disk, in [`drive`], and a NIC, in [`nic`].
+//! disk, in [`drive`], a NIC, in [`nic`], and words whose stores are heard, in [`steps`].
 //!
 //! The memory is atomics behind a shared handle, so a test may play the guest through raw pointers while a device model
 //! reads and writes: as with a real guest, neither side ever owns it.
 
 pub mod drive;
 pub mod nic;
+pub mod steps;
 
 use crate::guest::{
     Access, GuestAddress, GuestMemory, GuestRegion, InterruptLine, MemoryError, PinnedMemory,

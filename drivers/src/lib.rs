@@ -25,7 +25,7 @@
 )]
 
 extern crate alloc;
-#[cfg(test)]
+#[cfg(any(test, feature = "fakes"))]
 extern crate std;
 
 pub mod block;

@@ -15,7 +15,11 @@
 //! Neighbours: [`super::mmio`] saves and resumes registers, [`super::queue`] takes and gives back heads.
 
 use super::queue::{MAX_SIZE, QueueSettings};
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+#[cfg(any(test, feature = "fakes"))]
+use crate::fake::steps::{AtomicU32, AtomicU64};
+use core::sync::atomic::Ordering;
+#[cfg(not(any(test, feature = "fakes")))]
+use core::sync::atomic::{AtomicU32, AtomicU64};
 use smallvec::SmallVec;
 
 /// Most queues that a device may have.
@@ -25,6 +29,8 @@ const HEADS_PER_WORD: u16 = 32;
 const HEAD_WORDS: usize = (MAX_SIZE / HEADS_PER_WORD) as usize;
 const WORDS_PER_QUEUE: usize = 4;
 const SAVED_WORDS: usize = 4 + QUEUES * WORDS_PER_QUEUE;
+/// In place of a check, which is never that.
+const BEING_WRITTEN: u64 = 0;
 
 /// One device's memory for its successor.
 pub struct DeviceHandover {
@@ -77,26 +83,34 @@ impl DeviceHandover {
     pub fn save(&self, saved: &Saved) {
         let [one, two] = &self.saved;
         let (of_one, of_two) = (one.sequence(), two.sequence());
+        if of_one.or(of_two).is_none() {
+            // Whatever is there is not what we wrote.
+            self.forget();
+        }
         // Over the older one: whoever comes in between has the other.
         let (place, newest) = if of_one > of_two { (two, of_one) } else { (one, of_two) };
         place.store(newest.unwrap_or(0).wrapping_add(1), saved);
     }
 
-    /// The registers as they were written down last; none when neither copy can be believed.
+    /// The registers as they were written down last; none when neither copy can be believed, or one has changed by itself: it
+    /// may have been the latest.
     #[must_use]
     pub fn saved(&self) -> Option<Saved> {
+        if self.saved.iter().any(Copied::is_damaged) {
+            return None;
+        }
         self.saved.iter().max_by_key(|copied| copied.sequence()).and_then(Copied::load)
     }
 
     /// Makes both copies such as nobody believes.
     pub fn forget(&self) {
-        self.saved.iter().for_each(|copied| copied.check.store(0, Ordering::Relaxed));
+        self.saved.iter().for_each(|copied| copied.check.store(BEING_WRITTEN, Ordering::Relaxed));
     }
 }
 
 impl Copied {
     const fn new() -> Self {
-        Self { words: [const { AtomicU64::new(0) }; SAVED_WORDS], check: AtomicU64::new(0) }
+        Self { words: [const { AtomicU64::new(0) }; SAVED_WORDS], check: AtomicU64::new(BEING_WRITTEN) }
     }
 
     fn words(&self) -> [u64; SAVED_WORDS] {
@@ -107,6 +121,11 @@ impl Copied {
         self.check.load(Ordering::Relaxed) == check(&self.words())
     }
 
+    /// Whether it is neither whole nor being written.
+    fn is_damaged(&self) -> bool {
+        self.check.load(Ordering::Relaxed) != BEING_WRITTEN && !self.is_whole()
+    }
+
     /// Its number in the order of writing; none when it is not whole.
     fn sequence(&self) -> Option<u32> {
         let [first, ..] = self.words();
@@ -115,7 +134,7 @@ impl Copied {
 
     fn store(&self, sequence: u32, saved: &Saved) {
         // Not whole from here ...
-        self.check.store(0, Ordering::Relaxed);
+        self.check.store(BEING_WRITTEN, Ordering::Relaxed);
         core::sync::atomic::compiler_fence(Ordering::SeqCst);
         let flags = u64::from(saved.accepted_unknown) << 8 | u64::from(saved.rings_refused) << 9;
         let head = [
@@ -256,6 +275,10 @@ fn check(words: &[u64]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fake::steps::before_stores;
+    use core::cell::Cell;
+    use std::boxed::Box;
+    use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
     fn saved(status: u32) -> Saved {
         let queue = QueueSettings { size: 256, descriptors: 1 << 40, available: 2 << 40, used: 3 << 40 };
@@ -272,6 +295,28 @@ mod tests {
         }
     }
 
+    /// Ends `act` before its store number `stores`.
+    fn end_after(stores: usize, act: impl FnOnce()) {
+        std::thread_local! {
+            static LEFT: Cell<usize> = const { Cell::new(0) };
+        }
+        LEFT.set(stores);
+        before_stores(|| match LEFT.get().checked_sub(1) {
+            Some(left) => LEFT.set(left),
+            None => resume_unwind(Box::new(())),
+        });
+        let _ = catch_unwind(AssertUnwindSafe(act));
+        before_stores(|| ());
+    }
+
+    fn words(handover: &DeviceHandover) -> impl Iterator<Item = &AtomicU64> {
+        handover.saved.iter().flat_map(|copied| copied.words.iter().chain([&copied.check]))
+    }
+
+    fn flip(word: &AtomicU64, bit: usize) {
+        word.store(word.load(Ordering::Relaxed) ^ 1 << bit, Ordering::Relaxed);
+    }
+
     #[test]
     fn what_was_saved_last_is_read_back() {
         let handover = DeviceHandover::default();
@@ -285,13 +330,41 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_that_was_being_written_is_not_believed_and_the_other_is() {
+    fn whoever_comes_between_two_stores_finds_what_was_saved_before_or_what_is_saved() {
+        for stores in 0..=SAVED_WORDS + 2 {
+            let handover = DeviceHandover::default();
+            handover.save(&saved(1));
+            handover.save(&saved(2));
+            end_after(stores, || handover.save(&saved(3)));
+            let now = if stores < SAVED_WORDS + 2 { 2 } else { 3 };
+            assert_eq!(handover.saved(), Some(saved(now)), "{stores} stores");
+            handover.save(&saved(4));
+            assert_eq!(handover.saved(), Some(saved(4)), "{stores} stores");
+        }
+    }
+
+    #[test]
+    fn memory_with_anything_in_it_will_do() {
+        let handover = DeviceHandover::default();
+        words(&handover).for_each(|word| word.store(0x5a5a, Ordering::Relaxed));
+        assert_eq!(handover.saved(), None);
+        handover.save(&saved(1));
+        assert_eq!(handover.saved(), Some(saved(1)));
+    }
+
+    #[test]
+    fn a_wrong_bit_anywhere_is_found() {
         let handover = DeviceHandover::default();
         handover.save(&saved(1));
         handover.save(&saved(2));
-        let latest = handover.saved.iter().max_by_key(|copied| copied.sequence()).unwrap();
-        latest.words[5].fetch_xor(1 << 17, Ordering::Relaxed);
-        assert_eq!(handover.saved(), Some(saved(1)));
+        for word in words(&handover) {
+            for bit in 0..64 {
+                flip(word, bit);
+                assert_eq!(handover.saved(), None);
+                flip(word, bit);
+            }
+        }
+        assert_eq!(handover.saved(), Some(saved(2)));
     }
 
     #[test]
@@ -314,12 +387,12 @@ mod tests {
             let list = InFlight::new();
             list.begin(7);
             list.insert(3);
-            list.heads[0].fetch_xor(1 << bit, Ordering::Relaxed);
+            flip(&list.heads[0], bit);
             assert!(list.read().is_none(), "bit {bit}");
         }
         let list = InFlight::new();
         list.begin(7);
-        list.noted.fetch_xor(1, Ordering::Relaxed);
+        list.noted.store(list.noted.load(Ordering::Relaxed) ^ 1, Ordering::Relaxed);
         assert!(list.read().is_none());
     }
 }

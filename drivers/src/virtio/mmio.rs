@@ -179,7 +179,7 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
         };
         match resumed {
             Ok(()) if self.status.is_running() => {
-                self.device.activate(self.accepted);
+                self.device.resume(self.accepted);
                 self.look_at_all_queues();
                 self.interrupt(Interrupts::USED);
             }
@@ -205,7 +205,8 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
         self.device_features_select = saved.device_features_select;
         self.driver_features_select = saved.driver_features_select;
         self.queue_select = saved.queue_select;
-        self.config_generation = saved.config_generation;
+        // What the other kernel wanted to tell by it may be forgotten.
+        self.config_generation = saved.config_generation.wrapping_add(1);
         for ((slot, (settings, ready)), in_flight) in
             self.queues.iter_mut().zip(&saved.queues).zip(&handover.queues)
         {
@@ -350,6 +351,7 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
             }
             if self.device.take_config_change() {
                 self.config_generation = self.config_generation.wrapping_add(1);
+                self.save();
                 self.interrupt(Interrupts::CONFIG);
             }
         }

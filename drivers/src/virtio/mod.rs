@@ -99,6 +99,11 @@ pub trait Device<M: GuestMemory> {
     /// The guest is ready (DRIVER_OK) with the features it `accepted`.
     fn activate(&mut self, _accepted: Features) {}
 
+    /// The guest goes on with a device that another kernel served, with the features it `accepted`.
+    fn resume(&mut self, accepted: Features) {
+        self.activate(accepted);
+    }
+
     /// The guest reset the device.
     fn reset(&mut self);
 

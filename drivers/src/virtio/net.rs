@@ -165,6 +165,11 @@ impl<M: GuestMemory> Device<M> for NetDevice {
         self.control.start(&mut self.common);
     }
 
+    fn resume(&mut self, accepted: Features) {
+        self.common.accepted = config::consistent(accepted);
+        self.control.resume(&mut self.common);
+    }
+
     fn reset(&mut self) {
         self.common.accepted = Features::empty();
         self.common.record.complaints.reset();

@@ -177,8 +177,9 @@ impl<P: PinnedMemory> Queue<P> {
         let mut queue = Self::pinned(settings, largest, features, memory, Some(in_flight))?;
         // The guest can write here what it likes: it is its own requests that are then done twice, or never.
         let published = queue.used.load_u16(INDEX)?;
-        let not_noted = published.wrapping_sub(noted);
-        queue.next_used = if usize::from(not_noted) <= heads.len() { published } else { noted };
+        // Some of the heads given back may be off the list already: their number says nothing.
+        let is_possible = published.wrapping_sub(noted) <= queue.size;
+        queue.next_used = if is_possible { published } else { noted };
         for index in 0..queue.next_used.wrapping_sub(noted) {
             let mut id = U16::ZERO;
             let slot = u32::from(queue.slot(noted.wrapping_add(index)));
@@ -207,7 +208,7 @@ impl<P: PinnedMemory> Queue<P> {
                 again.push(heads.swap_remove(index));
             }
         }
-        // A guest that keeps to the rules leaves them there.
+        // Those before them: the guest needs their places again when later ones were given back.
         again.extend(heads.drain(..).filter(|head| *head < self.size));
         Ok(again)
     }
@@ -269,7 +270,11 @@ impl<P: PinnedMemory> Queue<P> {
         if waiting > self.size {
             return Err(QueueError::IndexTooFarAhead(waiting));
         }
-        Ok(waiting.saturating_add(self.again.as_ref().map_or(0, |again| count(again.len()))))
+        Ok(waiting.saturating_add(self.to_take_again()))
+    }
+
+    fn to_take_again(&self) -> u16 {
+        self.again.as_ref().map_or(0, |again| count(again.len()))
     }
 
     /// Copies the next heads, at most `count` (which [`Self::waiting`] allowed) and [`MAX_BATCH`], without
@@ -412,6 +417,8 @@ impl<P: PinnedMemory> Queue<P> {
     pub fn enable_kicks(&mut self, kept: u16) -> Result<bool, QueueError> {
         if self.features.contains(Features::EVENT_IDX) {
             let avail_event = ENTRIES + u32::from(self.size) * USED_ELEMENT_BYTES;
+            // Those that are to be taken again are off the ring.
+            let kept = kept.saturating_sub(self.to_take_again());
             self.used.store_u16(avail_event, self.next_available.wrapping_add(kept))?;
         } else if self.kicks_suppressed {
             self.used.store_u16(FLAGS, 0)?;

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 mod clock;
+pub mod crash;
 pub mod disk_bed;
 pub mod gpt_image;
 pub mod hostile;

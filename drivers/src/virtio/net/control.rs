@@ -94,10 +94,18 @@ impl Control {
         // For want of memory they are not filtered.
         let vlans =
             if common.accepted.contains(CTRL_VLAN) { copied_vlans(&[0; VLANS / 64]).ok() } else { None };
-        self.filter = Filter { promiscuous: true, vlans, ..Filter::default() };
+        self.filter = Filter { vlans, ..everything() };
         self.too_many = TooMany::default();
-        let plain = Filter { promiscuous: true, ..Filter::default() };
-        common.port.set_filter(Some(self.filter().unwrap_or(plain)));
+        common.port.set_filter(Some(self.filter().unwrap_or_else(|_| everything())));
+    }
+
+    /// The driver has said what it wants, but to another kernel: it gets everything, of all VLANs, too.
+    pub fn resume(&mut self, common: &mut Common) {
+        self.start(common);
+        if let Some(vlans) = &mut self.filter.vlans {
+            vlans.fill(u64::MAX);
+        }
+        common.port.set_filter(Some(self.filter().unwrap_or_else(|_| everything())));
     }
 
     /// Carries out commands that wait, a bounded number. The driver is to announce itself while `announcement` is set.
@@ -246,6 +254,11 @@ impl Control {
             vlans: self.filter.vlans.as_deref().map(copied_vlans).transpose()?,
         })
     }
+}
+
+/// What a port wants whose driver has said nothing.
+fn everything() -> Filter {
+    Filter { promiscuous: true, ..Filter::default() }
 }
 
 /// Copies a command: the readable bytes of a chain with these buffers.
