@@ -42,7 +42,7 @@ struct Echo {
 impl Echo {
     fn answer(&mut self, queue: &mut Queue<Pinned>, memory: &Shared) -> Result<Served, QueueError> {
         if memory.0.borrow().is_starting {
-            queue.take(FIRST_INDEX);
+            queue.take(&[0; FIRST_INDEX as usize]);
             queue.complete(&vec![Used { id: 0, length: 0 }; FIRST_INDEX.into()])?;
             let _ = queue.wants_interrupt()?;
             return Ok(Served::default());
@@ -66,7 +66,7 @@ impl Echo {
             done.push(Used { id: *head, length: number.try_into().unwrap() });
         }
         let taken = u16::try_from(heads.len()).unwrap();
-        queue.take(taken);
+        queue.take(&heads);
         queue.complete(&done)?;
         let interrupt = !self.tells_late && queue.wants_interrupt()?;
         Ok(Served {

@@ -33,6 +33,7 @@ const SAVED_WORDS: usize = 4 + QUEUES * WORDS_PER_QUEUE;
 const BEING_WRITTEN: u64 = 0;
 
 /// One device's memory for its successor.
+#[derive(Debug)]
 pub struct DeviceHandover {
     /// The latest whole one counts.
     saved: [Copied; 2],
@@ -64,6 +65,7 @@ pub struct Saved {
 }
 
 /// Words and their check.
+#[derive(Debug)]
 struct Copied {
     words: [AtomicU64; SAVED_WORDS],
     check: AtomicU64,
