@@ -42,7 +42,7 @@ use kernel::mm::ram::Ram;
 use kernel::mm::singles::SinglePages;
 use kernel::options::Source;
 use kernel::restart::{self, Life};
-use kernel::run::Loop;
+use kernel::run::{Loop, Resumption};
 use kernel::xen::sched::{ShutdownReason, shutdown};
 use kernel::xen::store::Store;
 use kernel::xen::version::domain_uuid;
@@ -107,6 +107,8 @@ fn bring_up(device_tree: usize, life: Life) -> Result<Loop, Box<dyn core::error:
     let initrd = initrd.map(|storage| Box::new(storage) as Box<dyn Storage>);
     let volume_ram = ram.clone();
     let ram_volumes = Rc::new(ram_volumes);
+    let ended_us = area.root.ended_us.get().filter(|_| life == Life::Again);
+    let resumption = ended_us.map(|ended_us| Resumption { ended_us, volumes: ram_volumes.clone() });
     let allocate = move |bytes, purpose| {
         let bytes = usize::try_from(bytes).ok()?;
         if let Purpose::VolumeOf(opener) = purpose {
@@ -168,6 +170,7 @@ fn bring_up(device_tree: usize, life: Life) -> Result<Loop, Box<dyn core::error:
         store: (store, store_port),
         console,
         control: Box::pin(control.run(complaints)),
+        resumption,
     })
 }
 

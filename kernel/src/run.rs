@@ -23,6 +23,7 @@ use crate::guest::table::GuestTable;
 use crate::limits::POLL_NS;
 use crate::mm::heap::Growth;
 use crate::mm::ram::Ram;
+use crate::mm::volumes::RamVolumes;
 use crate::restart::{self, watchdog};
 use crate::xen::abi::sched::POLL_PORTS_MAX;
 use crate::xen::event::{PendingEvents, Port};
@@ -48,6 +49,16 @@ pub struct Loop {
     pub console: Port,
     /// The control plane.
     pub control: ControlPlane,
+    /// What an earlier life of this kernel left, until all of it is taken up.
+    pub resumption: Option<Resumption>,
+}
+
+/// What an earlier life of this kernel left, and when it ended.
+pub struct Resumption {
+    /// When, in microseconds.
+    pub ended_us: u64,
+    /// RAM of its volumes.
+    pub volumes: Rc<RamVolumes>,
 }
 
 impl Loop {
@@ -71,6 +82,7 @@ impl Loop {
             }
             let worked = self.guests.borrow_mut().work();
             let tends = self.ram.tend(&mut Growth);
+            self.end_resumption();
             self.devices.kick();
             let served = self.events.any(self.highest_port());
             if served && self.take_events() {
@@ -87,6 +99,18 @@ impl Loop {
             } else if self.guests.borrow_mut().settle() {
                 self.sleep();
             }
+        }
+    }
+
+    /// Once every device of an earlier life is taken up, or given up: what nobody asked for again goes.
+    fn end_resumption(&mut self) {
+        if self.resumption.is_some()
+            && self.guests.borrow().iter().all(|guest| guest.held().next().is_none())
+            && let Some(resumption) = self.resumption.take()
+        {
+            resumption.volumes.forget_rest();
+            let pause_us = (now_ns() / 1000).saturating_sub(resumption.ended_us);
+            log::info!("restart: every device goes on, {pause_us} us after the last life ended");
         }
     }
 

@@ -36,6 +36,8 @@ pub struct Root {
     pub short_lives: Word,
     /// When this life began to serve, in microseconds; none before it does.
     pub serving_since_us: Word,
+    /// When the last life ended, in microseconds.
+    pub ended_us: Word,
     /// The ring index at which the request ends that is being sent to xenstored.
     pub store_request_end: Word,
     /// Slots of the window in unpopulated address space that were ever used.
@@ -263,13 +265,21 @@ impl Area {
             restarts,
             short_lives,
             serving_since_us,
+            ended_us,
             store_request_end,
             window_slots,
             served,
         } = self.root;
-        for word in
-            [device_tree, restarts, short_lives, serving_since_us, store_request_end, window_slots, served]
-        {
+        for word in [
+            device_tree,
+            restarts,
+            short_lives,
+            serving_since_us,
+            ended_us,
+            store_request_end,
+            window_slots,
+            served,
+        ] {
             word.clear();
         }
         self.singles.iter().for_each(Word::clear);

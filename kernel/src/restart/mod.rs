@@ -132,6 +132,7 @@ pub fn another_life(now_us: u64) -> Option<usize> {
     // SAFETY: `allow` stored the address of a root that lives for good; it is made of atomics.
     let root = unsafe { root.as_ref() };
     let device_tree = root.device_tree.get()?;
+    root.ended_us.set(now_us);
     let since_us = root.serving_since_us.get();
     root.serving_since_us.clear();
     let is_short = since_us.is_none_or(|since_us| now_us.saturating_sub(since_us) < SHORT_US);
