@@ -35,6 +35,8 @@ pub mod physmap;
 mod pieces;
 pub mod pinned;
 pub mod ram;
+#[cfg(test)]
+mod sequences;
 pub mod singles;
 pub mod view;
 
