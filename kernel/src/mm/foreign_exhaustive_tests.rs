@@ -5,13 +5,14 @@
 
 use alloc::collections::BTreeSet;
 use alloc::string::String;
-use alloc::{vec, vec::Vec};
+use alloc::vec::Vec;
 use core::cell::RefCell;
 use std::format;
 
 use super::*;
 use crate::mm::census::Census;
 use crate::mm::frames::FrameAllocator;
+use crate::mm::sequences::{self, play};
 use crate::mm::singles::SinglePages;
 use crate::xen::fake::{Call, FakeXen};
 
@@ -71,6 +72,36 @@ struct Bed {
 }
 
 impl Bed {
+    fn check(&self) {
+        let mut pinned = BTreeSet::new();
+        for (domain, pages, slots) in &self.pins {
+            for (slot, page) in slots.iter().zip(*pages) {
+                let held = self.xen.foreign_page(self.pager.address(*slot));
+                assert_eq!(held, Some((*domain, RAM + page)), "a pinned slot changed its page");
+                pinned.insert(*slot);
+            }
+        }
+        assert_eq!(self.pager.pinned(), pinned.len());
+        let window = self.pager.window();
+        let census = Census::take(&self.frames.borrow(), window, &self.singles.borrow(), 0);
+        let truth = [census.populated, census.foreign, census.grant, census.xen];
+        assert_eq!((truth, census.adds_up()), (self.xen.census(), true), "{census}");
+        for domain in [A, B] {
+            assert_eq!(self.pager.held(domain), self.xen.references(domain));
+        }
+        assert_eq!(self.xen.leaks(), []);
+        // Each slot is empty, or a guest's, or none yet.
+        let next = |slot: &u32| self.pager.slots.get(*slot as usize).map(|state| state.next);
+        let empty = core::iter::successors(Some(self.pager.empty), next).take_while(|slot| *slot != NONE);
+        let unplaced = (0..SLOTS).filter(|slot| window.gfn(*slot).is_none()).count();
+        assert_eq!(empty.count() + window.mapped() + unplaced, SLOTS, "a slot is lost");
+    }
+}
+
+impl sequences::Bed for Bed {
+    type Move = (Move, Option<Call>);
+    type State = String;
+
     fn new() -> Self {
         let xen = FakeXen::new();
         for domain in [A, B] {
@@ -82,7 +113,6 @@ impl Bed {
         Self { singles: xen.single_pages(), xen, frames, pager, pins: Vec::new(), is_pool_ended: false }
     }
 
-    /// All that later moves may depend on.
     fn state(&self) -> String {
         let Pager { window, slots, heads, empty, holders, .. } = &self.pager;
         let of_window: Vec<_> =
@@ -91,7 +121,7 @@ impl Bed {
         format!("{slots:?}{heads:?}{empty}{holders:?}{of_window:?}{counts:?}{:?}", self.pins)
     }
 
-    fn take(&mut self, moved: Move, refused: Option<Call>) {
+    fn take(&mut self, (moved, refused): (Move, Option<Call>)) {
         refused.into_iter().for_each(|call| self.xen.refuse(call, 0, Errno::EPERM));
         let frames = |pages: &'static [u64]| pages.iter().map(|page| GuestFrame(RAM + page));
         match moved {
@@ -120,32 +150,6 @@ impl Bed {
         self.check();
     }
 
-    fn check(&self) {
-        let mut pinned = BTreeSet::new();
-        for (domain, pages, slots) in &self.pins {
-            for (slot, page) in slots.iter().zip(*pages) {
-                let held = self.xen.foreign_page(self.pager.address(*slot));
-                assert_eq!(held, Some((*domain, RAM + page)), "a pinned slot changed its page");
-                pinned.insert(*slot);
-            }
-        }
-        assert_eq!(self.pager.pinned(), pinned.len());
-        let window = self.pager.window();
-        let census = Census::take(&self.frames.borrow(), window, &self.singles.borrow(), 0);
-        let truth = [census.populated, census.foreign, census.grant, census.xen];
-        assert_eq!((truth, census.adds_up()), (self.xen.census(), true), "{census}");
-        for domain in [A, B] {
-            assert_eq!(self.pager.held(domain), self.xen.references(domain));
-        }
-        assert_eq!(self.xen.leaks(), []);
-        // Each slot is empty, or a guest's, or none yet.
-        let next = |slot: &u32| self.pager.slots.get(*slot as usize).map(|state| state.next);
-        let empty = core::iter::successors(Some(self.pager.empty), next).take_while(|slot| *slot != NONE);
-        let unplaced = (0..SLOTS).filter(|slot| window.gfn(*slot).is_none()).count();
-        assert_eq!(empty.count() + window.mapped() + unplaced, SLOTS, "a slot is lost");
-    }
-
-    /// When Xen refuses nothing, all can be undone.
     fn undo(mut self) {
         let pins = core::mem::take(&mut self.pins);
         pins.into_iter().flat_map(|(.., slots)| slots).for_each(|slot| self.pager.unpin(slot));
@@ -162,20 +166,6 @@ impl Bed {
 
 #[test]
 fn no_sequence_of_moves_loses_a_slot_or_keeps_a_page() {
-    let moves = moves();
-    let mut known = BTreeSet::from([Bed::new().state()]);
-    let mut ends: Vec<Vec<usize>> = vec![Vec::new()];
-    for _ in 0..MOVES {
-        for path in core::mem::take(&mut ends) {
-            for next in 0..moves.len() {
-                let mut bed = Bed::new();
-                path.iter().chain([&next]).for_each(|index| bed.take(moves[*index].0, moves[*index].1));
-                if known.insert(bed.state()) {
-                    bed.undo();
-                    ends.push(path.iter().copied().chain([next]).collect());
-                }
-            }
-        }
-    }
-    assert!(known.len() > 1000, "{}", known.len());
+    let states = play::<Bed>(&moves(), MOVES);
+    assert!(states > 1000, "{states}");
 }

@@ -36,6 +36,8 @@ pub mod physmap;
 mod pieces;
 pub mod pinned;
 pub mod ram;
+#[cfg(test)]
+mod sequences;
 pub mod singles;
 pub mod view;
 pub mod volumes;

@@ -12,6 +12,7 @@ use super::*;
 use crate::limits::FRAMES_HIGH;
 use crate::mm::census::Census;
 use crate::mm::frames::FrameAllocator;
+use crate::mm::sequences::{self, play};
 use crate::mm::singles::SinglePages;
 use crate::xen::fake::{Call, FakeXen};
 
@@ -94,72 +95,8 @@ struct Bed {
 }
 
 impl Bed {
-    fn new() -> Self {
-        let xen = FakeXen::new();
-        for domain in [A, B] {
-            xen.add_domain(domain, 1);
-            xen.populate(domain, FRAME..FRAME + 1);
-        }
-        let frames = xen.ram_to_spare(SLOTS - UNPOPULATED);
-        let window = xen.mixed_window(SLOTS, UNPOPULATED, frames.clone());
-        Self { singles: xen.single_pages(), xen, frames, window, is_pool_ended: false }
-    }
-
     fn books(&self) -> Books {
         core::array::from_fn(|slot| (self.window.gfn(slot), self.window.page(slot)))
-    }
-
-    /// All that later moves may depend on.
-    fn state(&self) -> impl Ord + use<> {
-        let window = &self.window;
-        let slots = self.books().map(|(gfn, page)| (gfn.map(|gfn| gfn.0), page.map(|page| page.0)));
-        let counts = (window.mapped, window.ballooned, window.placed, window.lowest_nowhere, window.is_short);
-        let region = (window.unpopulated.next.0, window.unpopulated.end.0, window.region.start.0);
-        (slots, counts, region, window.balloon.available(), self.is_pool_ended, self.xen.tables())
-    }
-
-    /// Makes a move, of which some call may be refused.
-    fn take(&mut self, moved: Move, refusal: Refusal) {
-        if let Some((call, passing)) = refusal {
-            self.xen.refuse(call, passing, Errno::EPERM);
-        }
-        let before = self.books();
-        let changed = match moved {
-            Move::Grow => {
-                let mut made = Vec::new();
-                let any = self.window.grow(|slot| made.push(slot));
-                assert_eq!(any, !made.is_empty());
-                assert!(made.iter().all(|slot| before[*slot].0.is_none() && self.books()[*slot].1.is_none()));
-                made
-            }
-            Move::Map(domain, maps) => self.map(domain, maps),
-            Move::Unmap(slots) => {
-                self.window.unmap(slots);
-                if refusal == Some((Call::Multicall, 0)) { Vec::new() } else { slots.to_vec() }
-            }
-            Move::GiveBack(slot) => {
-                let given = self.window.give_back(slot).is_ok();
-                assert_eq!(given, before[slot].0.is_some() && self.books()[slot].0.is_none());
-                if given { vec![slot] } else { Vec::new() }
-            }
-            Move::Abandon(slot) => {
-                if self.window.abandon(slot) {
-                    vec![slot]
-                } else {
-                    Vec::new()
-                }
-            }
-            Move::EndPool => {
-                self.xen.set_pool(0);
-                self.is_pool_ended = true;
-                Vec::new()
-            }
-        };
-        self.xen.allow_all();
-        for (slot, (before, now)) in before.iter().zip(self.books()).enumerate() {
-            assert!(changed.contains(&slot) || *before == now, "slot {slot} changed by the way");
-        }
-        self.check();
     }
 
     /// Returns the slots that may have changed.
@@ -214,8 +151,79 @@ impl Bed {
             assert_eq!(page.map(|page| (page.domain(), page.frame().0)), held);
         }
     }
+}
 
-    /// When Xen refuses nothing, all can be undone.
+impl sequences::Bed for Bed {
+    type Move = (Move, Refusal);
+    type State = (
+        [(Option<u64>, Option<NonZeroU64>); SLOTS],
+        (usize, usize, usize, SlotIndex, bool),
+        (u64, u64, u64),
+        (usize, bool, usize),
+    );
+
+    fn new() -> Self {
+        let xen = FakeXen::new();
+        for domain in [A, B] {
+            xen.add_domain(domain, 1);
+            xen.populate(domain, FRAME..FRAME + 1);
+        }
+        let frames = xen.ram_to_spare(SLOTS - UNPOPULATED);
+        let window = xen.mixed_window(SLOTS, UNPOPULATED, frames.clone());
+        Self { singles: xen.single_pages(), xen, frames, window, is_pool_ended: false }
+    }
+
+    fn state(&self) -> Self::State {
+        let window = &self.window;
+        let slots = self.books().map(|(gfn, page)| (gfn.map(|gfn| gfn.0), page.map(|page| page.0)));
+        let counts = (window.mapped, window.ballooned, window.placed, window.lowest_nowhere, window.is_short);
+        let region = (window.unpopulated.next.0, window.unpopulated.end.0, window.region.start.0);
+        (slots, counts, region, (window.balloon.available(), self.is_pool_ended, self.xen.tables()))
+    }
+
+    fn take(&mut self, (moved, refusal): (Move, Refusal)) {
+        if let Some((call, passing)) = refusal {
+            self.xen.refuse(call, passing, Errno::EPERM);
+        }
+        let before = self.books();
+        let changed = match moved {
+            Move::Grow => {
+                let mut made = Vec::new();
+                let any = self.window.grow(|slot| made.push(slot));
+                assert_eq!(any, !made.is_empty());
+                assert!(made.iter().all(|slot| before[*slot].0.is_none() && self.books()[*slot].1.is_none()));
+                made
+            }
+            Move::Map(domain, maps) => self.map(domain, maps),
+            Move::Unmap(slots) => {
+                self.window.unmap(slots);
+                if refusal == Some((Call::Multicall, 0)) { Vec::new() } else { slots.to_vec() }
+            }
+            Move::GiveBack(slot) => {
+                let given = self.window.give_back(slot).is_ok();
+                assert_eq!(given, before[slot].0.is_some() && self.books()[slot].0.is_none());
+                if given { vec![slot] } else { Vec::new() }
+            }
+            Move::Abandon(slot) => {
+                if self.window.abandon(slot) {
+                    vec![slot]
+                } else {
+                    Vec::new()
+                }
+            }
+            Move::EndPool => {
+                self.xen.set_pool(0);
+                self.is_pool_ended = true;
+                Vec::new()
+            }
+        };
+        self.xen.allow_all();
+        for (slot, (before, now)) in before.iter().zip(self.books()).enumerate() {
+            assert!(changed.contains(&slot) || *before == now, "slot {slot} changed by the way");
+        }
+        self.check();
+    }
+
     fn undo(mut self) {
         for slot in 0..SLOTS {
             if self.window.page(slot).is_some() {
@@ -234,20 +242,6 @@ impl Bed {
 
 #[test]
 fn no_sequence_of_moves_loses_a_page_or_has_it_twice() {
-    let moves = moves();
-    let mut known = BTreeSet::from([Bed::new().state()]);
-    let mut ends: Vec<Vec<usize>> = vec![Vec::new()];
-    for _ in 0..MOVES {
-        for path in core::mem::take(&mut ends) {
-            for next in 0..moves.len() {
-                let mut bed = Bed::new();
-                path.iter().chain([&next]).for_each(|index| bed.take(moves[*index].0, moves[*index].1));
-                if known.insert(bed.state()) {
-                    bed.undo();
-                    ends.push(path.iter().copied().chain([next]).collect());
-                }
-            }
-        }
-    }
-    assert!(known.len() > 1000, "{}", known.len());
+    let states = play::<Bed>(&moves(), MOVES);
+    assert!(states > 1000, "{states}");
 }
