@@ -1,0 +1,38 @@
+//! The fuzzer's targets: whatever a guest, a server, a client or the toolstack may send, as a function of any bytes.
+//!
+//! A target panics when what must hold does not. `cargo xtask fuzz` runs them by libFuzzer, `cargo xtask test` with the bytes that
+//! it found worth keeping (`corpus`).
+
+#![allow(clippy::cast_possible_truncation, reason = "what comes of fuzzed numbers is cut on purpose")]
+#![allow(clippy::missing_panics_doc, reason = "a panic is what a target has to tell")]
+
+mod blk;
+mod bridge;
+mod clock;
+mod guest;
+mod input;
+mod memory;
+mod net;
+mod offload;
+mod packet;
+mod queue_chain;
+
+pub use blk::blk;
+pub use bridge::bridge;
+pub use net::{net_control, net_receive, net_transmit};
+pub use offload::offload;
+pub use queue_chain::queue_chain;
+
+/// A target.
+pub type Target = fn(&[u8]);
+
+/// All of them, by name.
+pub const TARGETS: [(&str, Target); 7] = [
+    ("blk", blk),
+    ("net_transmit", net_transmit),
+    ("net_receive", net_receive),
+    ("net_control", net_control),
+    ("queue_chain", queue_chain),
+    ("bridge", bridge),
+    ("offload", offload),
+];
