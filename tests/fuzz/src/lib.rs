@@ -9,25 +9,33 @@
 mod blk;
 mod bridge;
 mod clock;
+mod device_tree;
+mod gpt;
 mod guest;
 mod input;
 mod memory;
+mod nbd;
 mod net;
 mod offload;
 mod packet;
 mod queue_chain;
+mod text;
 
 pub use blk::blk;
 pub use bridge::bridge;
+pub use device_tree::device_tree;
+pub use gpt::gpt;
+pub use nbd::nbd;
 pub use net::{net_control, net_receive, net_transmit};
 pub use offload::offload;
 pub use queue_chain::queue_chain;
+pub use text::text;
 
 /// A target.
 pub type Target = fn(&[u8]);
 
 /// All of them, by name.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("blk", blk),
     ("net_transmit", net_transmit),
     ("net_receive", net_receive),
@@ -35,4 +43,8 @@ pub const TARGETS: [(&str, Target); 7] = [
     ("queue_chain", queue_chain),
     ("bridge", bridge),
     ("offload", offload),
+    ("nbd", nbd),
+    ("gpt", gpt),
+    ("device_tree", device_tree),
+    ("text", text),
 ];

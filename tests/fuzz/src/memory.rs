@@ -133,6 +133,11 @@ impl Memory {
         self.0.account.borrow().rings.clone()
     }
 
+    /// Lets the device write there.
+    pub fn give(&self, address: u64, length: u32) {
+        self.0.account.borrow_mut().buffers.push(address..address + u64::from(length));
+    }
+
     /// The device has no business in any buffer that it was given before.
     pub fn forget_buffers(&self) {
         self.0.account.borrow_mut().buffers.clear();
