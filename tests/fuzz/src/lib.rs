@@ -10,6 +10,7 @@ mod blk;
 mod bridge;
 mod clock;
 mod device_tree;
+mod endpoint;
 mod gpt;
 mod guest;
 mod input;
@@ -20,30 +21,36 @@ mod offload;
 mod packet;
 mod queue_chain;
 mod text;
+mod xenstore;
 
 pub use blk::blk;
 pub use bridge::bridge;
 pub use device_tree::device_tree;
+pub use endpoint::{endpoint, http};
 pub use gpt::gpt;
 pub use nbd::nbd;
 pub use net::{net_control, net_receive, net_transmit};
 pub use offload::offload;
 pub use queue_chain::queue_chain;
 pub use text::text;
+pub use xenstore::xenstore;
 
 /// A target.
 pub type Target = fn(&[u8]);
 
 /// All of them, by name.
-pub const TARGETS: [(&str, Target); 11] = [
+pub const TARGETS: [(&str, Target); 14] = [
     ("blk", blk),
     ("net_transmit", net_transmit),
     ("net_receive", net_receive),
     ("net_control", net_control),
     ("queue_chain", queue_chain),
     ("bridge", bridge),
-    ("offload", offload),
     ("nbd", nbd),
+    ("offload", offload),
+    ("http", http),
+    ("endpoint", endpoint),
+    ("xenstore", xenstore),
     ("gpt", gpt),
     ("device_tree", device_tree),
     ("text", text),
