@@ -6,7 +6,7 @@ use drivers::net::MacAddress;
 use drivers::net::bridge::{Bridge, Port, PortKind, PortSettings, SharedBridge};
 use drivers::net::filter::Filter;
 use drivers::net::offload::Offload;
-use etherparse::{ArpPacket, ArpHardwareId, ArpOperation, EtherType, PacketBuilder};
+use etherparse::{ArpHardwareId, ArpOperation, ArpPacket, EtherType, PacketBuilder};
 use kernel::endpoint::Endpoint;
 use kernel::endpoint::addressing::{Addressing, Lease, parse};
 use kernel::endpoint::phy::Wire;
@@ -88,14 +88,52 @@ fn instant(now_ns: u64) -> Instant {
 #[derive(Arbitrary, Debug)]
 enum FrameStep {
     Raw(Vec<u8>),
-    Arp { is_reply: bool, from: [u8; 4], to: Option<[u8; 4]>, address: Option<[u8; 6]> },
-    Icmp { kind: u8, code: u8, from: Source, payload: Vec<u8> },
-    Udp { from: u16, to: u16, payload: Vec<u8> },
-    Tcp { from: u8, to: Option<u16>, flags: u8, sequence: i8, acknowledged: i8, window: u16, payload: Vec<u8> },
-    Dhcp { kind: u8, address: [u8; 4], server: [u8; 4], mask: u8, router: Option<[u8; 4]>, lease_s: u32, options: Vec<u8>, wrong_id: bool },
-    Damaged { at: u8, byte: u8 },
-    Sleep { ms: u16 },
-    SleepLong { minutes: u8 },
+    Arp {
+        is_reply: bool,
+        from: [u8; 4],
+        to: Option<[u8; 4]>,
+        address: Option<[u8; 6]>,
+    },
+    Icmp {
+        kind: u8,
+        code: u8,
+        from: Source,
+        payload: Vec<u8>,
+    },
+    Udp {
+        from: u16,
+        to: u16,
+        payload: Vec<u8>,
+    },
+    Tcp {
+        from: u8,
+        to: Option<u16>,
+        flags: u8,
+        sequence: i8,
+        acknowledged: i8,
+        window: u16,
+        payload: Vec<u8>,
+    },
+    Dhcp {
+        kind: u8,
+        address: [u8; 4],
+        server: [u8; 4],
+        mask: u8,
+        router: Option<[u8; 4]>,
+        lease_s: u32,
+        options: Vec<u8>,
+        wrong_id: bool,
+    },
+    Damaged {
+        at: u8,
+        byte: u8,
+    },
+    Sleep {
+        ms: u16,
+    },
+    SleepLong {
+        minutes: u8,
+    },
 }
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -208,7 +246,17 @@ impl Station {
                 message.extend([0; 8]);
                 message.extend(OURS.0);
                 message.resize(236, 0);
-                message.extend([0x63, 0x82, 0x53, 0x63, 53, 1, [2, 5, 6, *kind][usize::from(kind % 4)], 54, 4]);
+                message.extend([
+                    0x63,
+                    0x82,
+                    0x53,
+                    0x63,
+                    53,
+                    1,
+                    [2, 5, 6, *kind][usize::from(kind % 4)],
+                    54,
+                    4,
+                ]);
                 message.extend(server);
                 message.extend([51, 4]);
                 message.extend(lease_s.to_be_bytes());
@@ -279,9 +327,22 @@ enum Step {
 }
 
 const WORDS: [&str; 16] = [
-    "GET ", "/", "/metrics", " HTTP/1.1\r\n", "\r\n", "Host: a\r\n", "HEAD ", "POST ", " HTTP/1.0\r\n", "?x=1", "a",
-    "Connection: keep-alive\r\n", "GET / HTTP/1.1\r\n\r\n", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
-    "A: b\r\nA: b\r\nA: b\r\nA: b\r\nA: b\r\nA: b\r\nA: b\r\nA: b\r\n", "\0",
+    "GET ",
+    "/",
+    "/metrics",
+    " HTTP/1.1\r\n",
+    "\r\n",
+    "Host: a\r\n",
+    "HEAD ",
+    "POST ",
+    " HTTP/1.0\r\n",
+    "?x=1",
+    "a",
+    "Connection: keep-alive\r\n",
+    "GET / HTTP/1.1\r\n\r\n",
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    "A: b\r\nA: b\r\nA: b\r\nA: b\r\nA: b\r\nA: b\r\nA: b\r\nA: b\r\n",
+    "\0",
 ];
 
 struct Client {
@@ -334,8 +395,7 @@ impl Web {
         let [a, b, c, d] = OUR_IP;
         let remote = (IpAddress::v4(a, b, c, d), 80);
         let context = self.interface.context();
-        let connecting =
-            self.sockets.get_mut::<Socket<'_>>(socket).connect(context, remote, self.next_port);
+        let connecting = self.sockets.get_mut::<Socket<'_>>(socket).connect(context, remote, self.next_port);
         connecting.expect("a port of its own");
         self.clients[number] = Some(Client { socket, said: Vec::new(), heard: Vec::new() });
         self.run(2);

@@ -84,7 +84,8 @@ impl ReadSectors for Image {
 impl Disk {
     fn image(&self) -> Image {
         let block = 512 << (self.block_shift % 4);
-        let blocks = BLOCKS + u64::from(self.more_blocks % 128) << if self.more_blocks < 128 { 0 } else { 30 };
+        let blocks =
+            BLOCKS + u64::from(self.more_blocks % 128) << if self.more_blocks < 128 { 0 } else { 30 };
         let sectors = blocks * block as u64 / 512;
         let mut bytes = vec![0; block * BLOCKS as usize];
         if !self.has_no_mbr {
@@ -182,9 +183,7 @@ pub fn gpt(data: &[u8]) {
     }
     let asked = match &disk.asked {
         Asked::Number(number) => Part::Number((*number).into()),
-        Asked::Label(label) => {
-            Part::Label(label.iter().map(|unit| char::from(unit % 4 + b'a')).collect())
-        }
+        Asked::Label(label) => Part::Label(label.iter().map(|unit| char::from(unit % 4 + b'a')).collect()),
     };
     if let Ok(range) = table.partition(&asked) {
         assert!(range.first + range.sectors <= image.sectors);

@@ -9,6 +9,7 @@
 mod blk;
 mod bridge;
 mod clock;
+pub mod corpus;
 mod device_tree;
 mod endpoint;
 mod gpt;

@@ -57,15 +57,31 @@ enum ReplyToGo {
 
 #[derive(Arbitrary, Debug)]
 enum Step {
-    Begin { lane: u8, kind: u8, blocks: u8 },
+    Begin {
+        lane: u8,
+        kind: u8,
+        blocks: u8,
+    },
     /// The server answers the command that waits `index`-th.
-    Reply { index: u8, error: Option<u8>, fill: u8 },
-    Raw { bytes: Vec<u8> },
+    Reply {
+        index: u8,
+        error: Option<u8>,
+        fill: u8,
+    },
+    Raw {
+        bytes: Vec<u8>,
+    },
     Close,
-    Accept { accepts: bool },
+    Accept {
+        accepts: bool,
+    },
     Manner(Manner),
-    Chunk { bytes: u16 },
-    Sleep { ms: u16 },
+    Chunk {
+        bytes: u16,
+    },
+    Sleep {
+        ms: u16,
+    },
     Turn,
     Cancel,
     Reopen,

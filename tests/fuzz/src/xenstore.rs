@@ -39,20 +39,49 @@ std::thread_local! {
 
 #[derive(Arbitrary, Debug)]
 enum Step {
-    Call { kind: u8, path: u8, value: u8 },
-    Drop { call: u8 },
+    Call {
+        kind: u8,
+        path: u8,
+        value: u8,
+    },
+    Drop {
+        call: u8,
+    },
     Poll,
     Pump,
     /// The server takes requests.
-    Take { bytes: u16 },
+    Take {
+        bytes: u16,
+    },
     /// It answers one of them.
-    Reply { request: u8, kind: Option<u8>, payload: Payload },
-    Event { path: u8, token: u8 },
-    Raw { bytes: Vec<u8> },
-    Header { kind: u8, request: u8, length: u32 },
-    Index { which: u8, value: u32 },
-    Error { error: u8, features: u8 },
-    Connection { value: u8 },
+    Reply {
+        request: u8,
+        kind: Option<u8>,
+        payload: Payload,
+    },
+    Event {
+        path: u8,
+        token: u8,
+    },
+    Raw {
+        bytes: Vec<u8>,
+    },
+    Header {
+        kind: u8,
+        request: u8,
+        length: u32,
+    },
+    Index {
+        which: u8,
+        value: u32,
+    },
+    Error {
+        error: u8,
+        features: u8,
+    },
+    Connection {
+        value: u8,
+    },
 }
 
 #[derive(Arbitrary, Debug)]
@@ -137,9 +166,7 @@ impl Bed {
         }
         self.shared.request_consumer.store(consumer, Ordering::Relaxed);
         while self.heard.len() >= 16 {
-            let word = |at: usize| {
-                u32::from_le_bytes(self.heard[at..at + 4].try_into().expect("four bytes"))
-            };
+            let word = |at: usize| u32::from_le_bytes(self.heard[at..at + 4].try_into().expect("four bytes"));
             let length = word(12) as usize;
             assert!(!self.is_honest || length <= 4096, "a request that ends the connection");
             if self.heard.len() < 16 + length {
