@@ -173,7 +173,7 @@ impl Bed {
                 self.guest.kick(CONTROL);
             }
             Step::Deliver { peer, packet, segment_bytes, times } => {
-                (0..=times % 64).for_each(|_| self.deliver(peer, &packet, segment_bytes));
+                self.deliver(peer, &packet, segment_bytes, times % 64 + 1);
             }
             Step::Take { peer, frames } => {
                 let peer = &self.peers[usize::from(peer % 2)];
@@ -197,15 +197,17 @@ impl Bed {
         }
     }
 
-    /// A station sends a frame, with all that an honest one leaves to the receiver.
-    fn deliver(&self, peer: u8, packet: &Packet, segment_bytes: Option<u16>) {
+    /// A station sends a frame so many times, with all that an honest one leaves to the receiver.
+    fn deliver(&self, peer: u8, packet: &Packet, segment_bytes: Option<u16>, times: u8) {
         let peer = &self.peers[usize::from(peer % 2)];
         let frame = if segment_bytes.is_some() { packet.partial() } else { packet.frame() };
         let allegation = segment_bytes.and_then(|bytes| alleged(packet, bytes)).unwrap_or_default();
         let Ok(offload) = Offload::check(allegation, &frame) else { return };
-        let Some(mut blank) = peer.blank(frame.len()) else { return };
-        blank.bytes_mut().copy_from_slice(&frame);
-        peer.send(&blank.finish(offload), self.now_ns);
+        for _ in 0..times {
+            let Some(mut blank) = peer.blank(frame.len()) else { return };
+            blank.bytes_mut().copy_from_slice(&frame);
+            peer.send(&blank.finish(offload), self.now_ns);
+        }
     }
 
     /// Everything is answered but buffers that wait for frames.

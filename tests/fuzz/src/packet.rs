@@ -61,6 +61,7 @@ impl<'a> Arbitrary<'a> for Packet {
         let payload = match input.arbitrary::<u8>()? {
             short @ 0..=127 => usize::from(short),
             128..=191 => 1448 + usize::from(input.arbitrary::<u8>()?),
+            192..=239 => usize::from(input.arbitrary::<u16>()?) % 8192,
             _ => usize::from(input.arbitrary::<u16>()?).min(PAYLOAD_MAX),
         };
         Ok(Self { to, from, tags, network, sequence, flags, option_words, payload })
