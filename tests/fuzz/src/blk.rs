@@ -164,7 +164,7 @@ impl Bed {
     }
 
     /// After a reset the device is as good as new.
-    fn is_whole(mut self) {
+    fn end(mut self) {
         self.guest.reset();
         self.guest.memory.fill_holes();
         self.guest.act(Act::Start { less: 0, sizes: [6; 3] });
@@ -192,5 +192,5 @@ pub fn blk(data: &[u8]) {
     let mut bed = Bed::new(&settings);
     steps(input).for_each(|step| bed.step(step));
     bed.finish();
-    bed.is_whole();
+    bed.end();
 }

@@ -13,6 +13,19 @@ struct Tree {
     cut_off: Option<u16>,
     /// Nothing of the usual is left out.
     is_complete: bool,
+    devices: Vec<Device>,
+}
+
+/// A virtio transport by the rules, but for what it says.
+#[derive(Arbitrary, Debug)]
+struct Device {
+    start: u32,
+    size: u32,
+    upper: u8,
+    interrupt: [u8; 3],
+    is_incoherent: bool,
+    /// Buses more that it is behind.
+    buses: u8,
 }
 
 #[derive(Arbitrary, Debug)]
@@ -114,6 +127,15 @@ impl Blob {
         self.property(name, &value);
     }
 
+    /// Begins a bus whose addresses are the machine's.
+    fn bus(&mut self, name: &str) {
+        self.begin(name);
+        self.property("compatible", b"simple-bus\0");
+        self.cells("#address-cells", &[2]);
+        self.cells("#size-cells", &[2]);
+        self.property("ranges", &[]);
+    }
+
     fn finish(mut self) -> Vec<u8> {
         self.word(9);
         let (structure, strings) = (self.structure.len() as u32, self.strings.len() as u32);
@@ -135,6 +157,11 @@ impl Tree {
         blob.cells("#size-cells", &[2]);
         if self.is_complete {
             usual(&mut blob);
+            if !self.devices.is_empty() {
+                blob.bus("passthrough");
+                self.devices.iter().take(24).for_each(|device| device.write(&mut blob));
+                blob.word(2);
+            }
         }
         let mut depth = 1;
         for node in self.nodes.iter().take(64) {
@@ -157,6 +184,22 @@ impl Tree {
         }
         bytes.truncate(self.cut_off.map_or(usize::MAX, usize::from));
         bytes
+    }
+}
+
+impl Device {
+    fn write(&self, blob: &mut Blob) {
+        let buses = self.buses % 7;
+        (0..buses).for_each(|_| blob.bus("bus@0"));
+        blob.begin("virtio_mmio@a000000");
+        blob.property("compatible", b"virtio,mmio\0");
+        let (upper, size) = (u32::from(self.upper), self.size % 0x2_0000);
+        blob.cells("reg", &[upper, self.start, 0, size]);
+        blob.cells("interrupts", &self.interrupt.map(u32::from));
+        if !self.is_incoherent {
+            blob.property("dma-coherent", &[]);
+        }
+        (0..=buses).for_each(|_| blob.word(2));
     }
 }
 

@@ -85,7 +85,7 @@ impl Disk {
     fn image(&self) -> Image {
         let block = 512 << (self.block_shift % 4);
         let blocks =
-            BLOCKS + u64::from(self.more_blocks % 128) << if self.more_blocks < 128 { 0 } else { 30 };
+            (BLOCKS + u64::from(self.more_blocks % 128)) << if self.more_blocks < 128 { 0 } else { 30 };
         let sectors = blocks * block as u64 / 512;
         let mut bytes = vec![0; block * BLOCKS as usize];
         if !self.has_no_mbr {

@@ -163,8 +163,8 @@ impl<D: Device<Memory>> Guest<D> {
             self.write(DRIVER_FEATURES, half);
         }
         self.write(STATUS, 1 | 2 | 8);
-        for queue in 0..self.largest.len() {
-            let size = (1 << (sizes[queue] % 9)).min(self.largest[queue]);
+        for (queue, size) in sizes.into_iter().enumerate().take(self.largest.len()) {
+            let size = (1 << (size % 9)).min(self.largest[queue]);
             self.rings[queue] = Ring { size, ..Ring::default() };
             self.memory.poke(available(queue), &[0; 0xc00]);
             self.write(QUEUE_SEL, queue as u32);

@@ -35,6 +35,11 @@ enum Step {
         error: Option<u8>,
         fill: u8,
     },
+    /// It answers one that it has answered.
+    Repeat {
+        fill: u8,
+        blocks: u8,
+    },
     Raw {
         bytes: Vec<u8>,
     },
@@ -187,6 +192,9 @@ impl Bed {
                         lane.fills.push(fill);
                     }
                 }
+            }
+            Step::Repeat { fill, blocks } => {
+                self.server.server().repeat(fill, u16::from(blocks % 17) * 512);
             }
             Step::Raw { bytes } => {
                 let mut server = self.server.server();

@@ -63,6 +63,8 @@ pub struct Server {
     heard: Vec<u8>,
     to_say: VecDeque<u8>,
     commands: Vec<Command>,
+    /// The cookie that was answered last.
+    last: [u8; 8],
     /// Something was said that may mean anything.
     pub lied: bool,
 }
@@ -84,6 +86,7 @@ impl Handle {
             heard: Vec::new(),
             to_say: VecDeque::new(),
             commands: Vec::new(),
+            last: [0; 8],
             lied: false,
         })))
     }
@@ -251,6 +254,7 @@ impl Server {
             return None;
         }
         let command = self.commands.remove(usize::from(index) % self.commands.len());
+        self.last = command.cookie;
         let error = error.map_or(0, u32::from);
         let numbers = [REPLY_MAGIC, error].map(u32::to_be_bytes).concat();
         self.say(&[&numbers[..], &command.cookie].concat());
@@ -260,5 +264,11 @@ impl Server {
             self.say(&data);
         }
         is_read.then_some((command.offset, fill))
+    }
+    /// Says once more what was said last, with so many bytes of other data.
+    pub fn repeat(&mut self, fill: u8, bytes: u16) {
+        let numbers = [REPLY_MAGIC, 0].map(u32::to_be_bytes).concat();
+        let data = vec![fill; bytes.into()];
+        self.say(&[&numbers[..], &self.last.clone(), &data].concat());
     }
 }

@@ -222,7 +222,7 @@ impl Bed {
     }
 
     /// After a reset the device is as good as new.
-    fn is_whole(mut self) {
+    fn end(mut self) {
         self.guest.reset();
         for peer in &self.peers {
             while peer.receive().is_some() {}
@@ -305,7 +305,7 @@ fn net(data: &[u8], only: usize) {
     let mut bed = Bed::new((keeps % 4 > 0).then_some(only));
     steps(input).for_each(|step| bed.step(step));
     bed.finish();
-    bed.is_whole();
+    bed.end();
 }
 
 /// Mostly frames from the guest.

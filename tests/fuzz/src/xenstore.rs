@@ -4,7 +4,7 @@ use crate::input::steps;
 use arbitrary::{Arbitrary, Unstructured};
 use kernel::xen::store::{Ring, Store, StoreError};
 use std::cell::UnsafeCell;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
@@ -106,6 +106,8 @@ struct Bed {
     calls: Vec<Call>,
     /// The server keeps to the protocol.
     is_honest: bool,
+    /// It was honest until it said a length that cannot be, and nothing but that since.
+    must_fail: bool,
 }
 
 impl Bed {
@@ -118,7 +120,7 @@ impl Bed {
         // SAFETY: as above.
         let store = Store::new(unsafe { Ring::at(page) }, || {});
         let (heard, requests, to_say, calls) = Default::default();
-        Self { store, shared, heard, requests, to_say, calls, is_honest: true }
+        Self { store, shared, heard, requests, to_say, calls, is_honest: true, must_fail: false }
     }
 
     fn call(&mut self, kind: u8, path: u8, value: u8) {
@@ -196,7 +198,10 @@ impl Bed {
         }
         self.shared.reply_producer.store(producer, Ordering::Relaxed);
         // What a server says in advance is bounded, too.
-        self.to_say.truncate(1 << 16);
+        if self.to_say.len() > 1 << 16 {
+            self.to_say.clear();
+            (self.is_honest, self.must_fail) = (false, false);
+        }
     }
 
     fn reply(&mut self, request: u8, kind: Option<u8>, payload: &Payload) {
@@ -257,13 +262,14 @@ impl Bed {
                 self.flush();
             }
             Step::Header { kind, request, length } => {
+                self.must_fail |= self.is_honest && length > 4096;
                 self.is_honest = false;
                 let header = [u32::from(kind), request.into(), 0, length];
                 self.to_say.extend(header.iter().flat_map(|word| word.to_le_bytes()));
                 self.flush();
             }
             Step::Index { which, value } => {
-                self.is_honest = false;
+                (self.is_honest, self.must_fail) = (false, false);
                 let indices = [
                     &self.shared.request_consumer,
                     &self.shared.request_producer,
@@ -278,7 +284,7 @@ impl Bed {
                 self.shared.server_features.store(features.into(), Ordering::Relaxed);
             }
             Step::Connection { value } => {
-                self.is_honest = false;
+                (self.is_honest, self.must_fail) = (false, false);
                 self.shared.connection.store(value.into(), Ordering::Relaxed);
             }
         }
@@ -289,6 +295,15 @@ impl Bed {
 pub fn xenstore(data: &[u8]) {
     let mut bed = Bed::new();
     steps(Unstructured::new(data)).for_each(|step| bed.step(step));
+    if bed.must_fail {
+        for _ in 0..200 {
+            bed.flush();
+            bed.store.pump();
+        }
+        let store = bed.store.clone();
+        let read = pin!(store.read("data/z")).poll(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(read, Poll::Ready(Err(_))), "a length that cannot be is believed");
+    }
     if !bed.is_honest {
         return;
     }

@@ -10,6 +10,7 @@ pub mod campaign;
 pub mod corpus;
 pub mod coverage;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -29,6 +30,8 @@ pub struct Fuzzer {
     pub kept: PathBuf,
     /// Where the programs are, and inputs that fail.
     target: PathBuf,
+    /// No other command works on the corpus meanwhile.
+    _lock: File,
 }
 
 impl Fuzzer {
@@ -47,10 +50,11 @@ impl Fuzzer {
     /// The same, without the programs.
     pub fn open() -> Result<Self> {
         let workspace = image::workspace()?;
-        let kept = Cache::open()?.root().join("fuzz");
+        let cache = Cache::open()?;
+        let kept = cache.root().join("fuzz");
         let target = image::target_folder()?.join("fuzz");
         std::fs::create_dir_all(&kept).context("cannot write to the cache")?;
-        Ok(Self { workspace, kept, target })
+        Ok(Self { workspace, kept, target, _lock: cache.lock("fuzz")? })
     }
 
     /// The names of all targets.
