@@ -16,14 +16,38 @@ const CLIENTS: usize = 6;
 
 #[derive(Arbitrary, Debug)]
 enum Step {
-    Connect { client: u8 },
-    Say { client: u8, words: Vec<u8> },
-    SayRaw { client: u8, bytes: Vec<u8> },
-    Read { client: u8, bytes: u16 },
-    Close { client: u8 },
-    Abort { client: u8 },
-    Run { ms: u8 },
-    Sleep { seconds: u8 },
+    /// Connects, and makes a good request.
+    Fetch {
+        client: u8,
+        is_head: bool,
+    },
+    Connect {
+        client: u8,
+    },
+    Say {
+        client: u8,
+        words: Vec<u8>,
+    },
+    SayRaw {
+        client: u8,
+        bytes: Vec<u8>,
+    },
+    Read {
+        client: u8,
+        bytes: u16,
+    },
+    Close {
+        client: u8,
+    },
+    Abort {
+        client: u8,
+    },
+    Run {
+        ms: u8,
+    },
+    Sleep {
+        seconds: u8,
+    },
 }
 
 const WORDS: [&str; 16] = [
@@ -120,6 +144,11 @@ impl Web {
     fn step(&mut self, step: Step) {
         match step {
             Step::Connect { client } => self.connect(usize::from(client) % CLIENTS),
+            Step::Fetch { client, is_head } => {
+                self.connect(usize::from(client) % CLIENTS);
+                let method = if is_head { "HEAD" } else { "GET" };
+                self.say(client, format!("{method} /metrics HTTP/1.1\r\n\r\n").as_bytes());
+            }
             Step::Say { client, words } => {
                 let words = words.iter().take(64).map(|word| WORDS[usize::from(word % 16)]);
                 self.say(client, words.collect::<String>().as_bytes());
