@@ -56,6 +56,9 @@ struct Entry {
 enum Asked {
     Number(u8),
     Label([u8; 3]),
+    /// Of the first entry.
+    Known,
+    Whole,
 }
 
 struct Image {
@@ -150,7 +153,7 @@ impl Entry {
         bytes.extend(self.wild.unwrap_or(self.first.into()).to_le_bytes());
         bytes.extend(u64::from(self.last).to_le_bytes());
         bytes.extend([0; 8]);
-        bytes.extend(self.label.iter().flat_map(|unit| [unit % 4 + b'a', 0]));
+        bytes.extend(self.label.iter().flat_map(|unit| [(unit % 4 + b'a') * u8::from(*unit < 128), 0]));
         bytes.resize(ENTRY_BYTES, 0);
         bytes
     }
@@ -183,6 +186,12 @@ pub fn gpt(data: &[u8]) {
     }
     let asked = match &disk.asked {
         Asked::Number(number) => Part::Number((*number).into()),
+        Asked::Known => {
+            let units = disk.entries.first().map_or(&[][..], |entry| &entry.label);
+            let units = units.iter().take_while(|unit| **unit < 128);
+            Part::Label(units.map(|unit| char::from(unit % 4 + b'a')).collect())
+        }
+        Asked::Whole => Part::Whole,
         Asked::Label(label) => Part::Label(label.iter().map(|unit| char::from(unit % 4 + b'a')).collect()),
     };
     if let Ok(range) = table.partition(&asked) {

@@ -2,7 +2,7 @@
 
 use crate::input::steps;
 use arbitrary::{Arbitrary, Unstructured};
-use kernel::xen::store::{Ring, Store, StoreError};
+use kernel::xen::store::{Ring, Store, StoreError, Transaction};
 use std::cell::UnsafeCell;
 use std::pin::{Pin, pin};
 use std::ptr::NonNull;
@@ -59,9 +59,15 @@ enum Step {
         kind: Option<u8>,
         payload: Payload,
     },
+    /// So many, of different nodes.
     Event {
         path: u8,
         token: u8,
+        times: u8,
+    },
+    /// The server does what it is for, for some time.
+    Serve {
+        rounds: u8,
     },
     Raw {
         bytes: Vec<u8>,
@@ -126,7 +132,7 @@ impl Bed {
     fn call(&mut self, kind: u8, path: u8, value: u8) {
         let (store, path) = (self.store.clone(), PATHS[usize::from(path) % PATHS.len()]);
         let value = "v".repeat(usize::from(value) * 20);
-        let call: Call = match kind % 10 {
+        let call: Call = match kind % 12 {
             0 => Box::pin(async move { store.read(path).await.map(|value| value.len()) }),
             1 => Box::pin(async move { store.write(path, &value).await.map(|()| 0) }),
             2 => Box::pin(async move { store.remove(path).await.map(|()| 0) }),
@@ -142,6 +148,14 @@ impl Bed {
                 let names = transaction.directory(path).await?;
                 transaction.write("a", "b").await?;
                 transaction.commit().await.map(|()| names.len())
+            }),
+            9 => Box::pin(async move {
+                let body = async |transaction: &Transaction| {
+                    transaction.read(path).await?;
+                    transaction.remove(path).await?;
+                    transaction.write(path, &value).await
+                };
+                store.transaction(body).await.map(|()| 0)
             }),
             _ => Box::pin(async move { store.next_event().await.map(|_| 0) }),
         };
@@ -251,10 +265,20 @@ impl Bed {
             }
             Step::Take { bytes } => self.take(bytes.into()),
             Step::Reply { request, kind, payload } => self.reply(request, kind, &payload),
-            Step::Event { path, token } => {
+            Step::Event { path, token, times } => {
                 let path = PATHS[usize::from(path) % PATHS.len()];
-                let payload = format!("{path}\0t{token}\0");
-                self.message(15, 0, payload.as_bytes());
+                for time in 0..=times {
+                    self.message(15, 0, format!("{path}/{time}\0t{token}\0").as_bytes());
+                    self.store.pump();
+                }
+            }
+            Step::Serve { rounds } => {
+                for _ in 0..rounds % 32 {
+                    self.poll();
+                    self.take(RING_BYTES);
+                    self.reply(0, None, &Payload::Usual);
+                    self.store.pump();
+                }
             }
             Step::Raw { bytes } => {
                 self.is_honest = false;
