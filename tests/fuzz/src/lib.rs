@@ -2,6 +2,15 @@
 //!
 //! A target panics when what must hold does not. `cargo xtask fuzz` runs them by libFuzzer, `cargo xtask test` with the bytes that
 //! it found worth keeping (`corpus`).
+//!
+//! | file | is |
+//! |---|---|
+//! | `input` | bytes to numbers that mean something, and to steps |
+//! | `memory`, `guest` | a hostile guest: memory that changes and is watched, registers and rings written by hand |
+//! | `packet` | frames |
+//! | `nbd_server`, `endpoint_bed` | what `nbd`, and what `endpoint` and `http`, need around them |
+//! | `clock` | the time, as a target sets it |
+//! | the others | the targets; each begins with what must hold |
 
 #![allow(clippy::cast_possible_truncation, reason = "what comes of fuzzed numbers is cut on purpose")]
 #![allow(clippy::missing_panics_doc, reason = "a panic is what a target has to tell")]
