@@ -43,6 +43,8 @@ enum Command {
     Test(commands::test::TestOptions),
     /// The boot tests that count cycles, with many cycles
     Soak(commands::test::SoakOptions),
+    /// A hostile guest beside an honest one, life after life: the boot test `hostile` for longer
+    Hostile(commands::hostile::Options),
     /// What it costs, in instructions: register accesses, disk requests, starts
     Bench(commands::bench::Options),
     /// The image's size by section and module, against the budget of README.md
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         Command::Check => commands::check::run(),
         Command::Test(options) => commands::test::run(&options),
         Command::Soak(options) => commands::test::soak(&options),
+        Command::Hostile(options) => commands::hostile::run(&options),
         Command::Bench(options) => commands::bench::run(&options),
         Command::Size => commands::size::run(),
         Command::Image => commands::image::run(),
