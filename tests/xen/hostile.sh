@@ -18,7 +18,7 @@ MOST_LINES=300
 # More words for its command line.
 MORE=$MORE
 
-# Honest: it writes and verifies, fetches a file again and again, and says by its own clock how often.
+# Honest: it writes and verifies, reads small pieces one after the other, fetches a file again and again, and says by its own clock how often.
 cat >honest <<'JOB'
 . /net.sh
 net_up 10.9.0.1/24
@@ -45,14 +45,24 @@ net() {
         fi
     done
 }
-echo 0 | tee /tmp/disk >/tmp/net
+# Requests that wait for each other.
+small() {
+    local round=0
+    while round=$((round + 1)) && dd if=/dev/vda of=/dev/null bs=4k count=256 iflag=direct 2>/dev/null; do
+        echo "$round" >/tmp/small
+    done
+    echo "guest: WRONG small"
+}
+echo 0 | tee /tmp/disk /tmp/small >/tmp/net
 disk &
 net &
+small &
 while :; do
     read -r up _ </proc/uptime
     read -r disk </tmp/disk
     read -r net </tmp/net
-    echo "guest: at $up disk $disk net $net"
+    read -r small </tmp/small
+    echo "guest: at $up disk $disk net $net small $small"
     sleep 0.25
 done
 JOB
@@ -103,11 +113,11 @@ make_hostile() {
     wait_file_text "$HOSTILE_LOG" "hostile: begins" 20 "cannot go on" || fail "the hostile guest: $(tail -n 3 "$HOSTILE_LOG")"
 }
 
-# samples FROM TO: seconds, rounds of the disk and of the net, between the first and the last of these lines of the honest guest's console.
+# samples FROM TO: seconds, rounds of the disk, of the net and of small reads, between the first and the last of these lines of the honest guest's console.
 samples() {
     sed -n "$1,$2p" "$HONEST_LOG" | tr -d '\r' | awk '
-        $1 == "guest:" && $2 == "at" && NF == 7 { if (!n++) { t = $3; d = $5; m = $7 } t2 = $3; d2 = $5; m2 = $7 }
-        END { print t2 - t, d2 - d, m2 - m }'
+        $1 == "guest:" && $2 == "at" && NF == 9 { if (!n++) { t = $3; d = $5; m = $7; s = $9 } t2 = $3; d2 = $5; m2 = $7; s2 = $9 }
+        END { print t2 - t, d2 - d, m2 - m, s2 - s }'
 }
 # lines: how many lines the honest guest has said.
 lines() {
@@ -119,7 +129,8 @@ cpu() {
     local domain facts
     for domain in 0 "$(xl domid driver-domain)" "$1"; do
         facts=$(xen-facts domain "$domain" 2>/dev/null)
-        printf '%s ' "$((${facts##*cpu_ns=} / 1000000))"
+        facts=${facts##*cpu_ns=}
+        printf '%s ' "$((${facts:-0} / 1000000))"
     done
 }
 
@@ -141,7 +152,7 @@ live() {
     sample=$(samples "$first" "$last")
     drivers_lines=$(($(wc -l <"$DRIVER_LOG") - drivers_lines))
     tr -d '\r' <"$HOSTILE_LOG" | grep -a "hostile: round" | tail -1 | sed 's/.*hostile: /    /'
-    echo "seed $1, $2: dom$domain: s, disk, net: $sample; gone in $took_ms ms; $drivers_lines lines of the driver domain"
+    echo "seed $1, $2: dom$domain: s, disk, net, small: $sample; gone in $took_ms ms; $drivers_lines lines of the driver domain"
     # It may be gone before the second look: then its share is not known.
     echo "    ms of Dom0, driver domain, hostile guest: $(awk '{ print $4 - $1, $5 - $2, $6 - $3 }' <<<"$cpu")"
     grep -aE "PANIC|FATAL|cannot go on|honest:" "$HOSTILE_LOG" && fail "the hostile guest of seed $1 is not served"
@@ -150,11 +161,11 @@ live() {
     check_honest
 }
 
-# percent SAMPLE BASELINE: disk and net, in percent of those of the baseline.
+# percent SAMPLE BASELINE: disk, net and small reads, in percent of those of the baseline.
 percent() {
     awk -v one="$1" -v other="$2" 'BEGIN {
         split(one, a, " "); split(other, b, " ")
-        for (i = 2; i <= 3; i++) printf "%d ", (a[1] && b[i]) ? 100 * (a[i] / a[1]) / (b[i] / b[1]) : 0
+        for (i = 2; i <= 4; i++) printf "%d ", (a[1] && b[i]) ? 100 * (a[i] / a[1]) / (b[i] / b[1]) : 0
     }'
 }
 
@@ -168,15 +179,18 @@ honest_go
 measure_memory blk0:label=second
 honest_come
 
-total="0 0 0"
+total="0 0 0 0"
 begin=$(host clock)
 seed=$SEED
 while :; do
     for attack in $ATTACKS; do
-        live "$seed" "$attack" "$MORE"
-        read -r disk_percent net_percent <<<"$(percent "$sample" "$baseline")"
-        echo "RATE $attack: disk $disk_percent %, net $net_percent % of those beside a spinning neighbour"
-        total=$(echo "$total $sample" | awk '{ print $1 + $4, $2 + $5, $3 + $6 }')
+        # Each third one goes on until it is destroyed.
+        more=$MORE
+        [ $((seed % 3)) -ne 0 ] || more=end=stay
+        live "$seed" "$attack" "$more"
+        read -r disk_percent net_percent small_percent <<<"$(percent "$sample" "$baseline")"
+        echo "RATE $attack: disk $disk_percent %, net $net_percent %, small reads $small_percent % of those beside a spinning neighbour"
+        total=$(echo "$total $sample" | awk '{ print $1 + $5, $2 + $6, $3 + $7, $4 + $8 }')
     done
     seed=$((seed + 1))
     if [ -n "$MINUTES" ]; then
@@ -188,8 +202,8 @@ done
 honest_go
 same_memory blk0:label=second
 
-read -r disk_percent net_percent <<<"$(percent "$total" "$baseline")"
-echo "all: disk $disk_percent %, net $net_percent % of those beside a spinning neighbour"
-for share in "$disk_percent" "$net_percent"; do
+read -r disk_percent net_percent small_percent <<<"$(percent "$total" "$baseline")"
+echo "all: disk $disk_percent %, net $net_percent %, small reads $small_percent % of those beside a spinning neighbour"
+for share in "$disk_percent" "$net_percent" "$small_percent"; do
     [ "$share" -ge "$LEAST_PERCENT" ] || fail "the honest guest has less than $LEAST_PERCENT % left"
 done

@@ -157,8 +157,8 @@ pub fn rings_anywhere(guest: &mut Guest, random: &mut Random) {
     let features = random.any();
     device.negotiate(if random.once_in(3) { features } else { features | crate::device::VERSION_1 });
     if random.once_in(2) {
+        device.take_any_features(random);
         device.restart();
-        device.registers.write(by_hand::registers::STATUS, 0);
         device.negotiate(crate::device::VERSION_1 | crate::device::INDIRECT_DESC | own_platform(device));
     }
     for queue in 0..device.queues.len() {

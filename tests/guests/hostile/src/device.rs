@@ -11,6 +11,8 @@ use kernel::bring_up::Foundation;
 use kernel::limits::PAGE_BYTES;
 use kernel::xen::DomainId;
 
+use crate::random::Random;
+
 pub const INDIRECT_DESC: u64 = 1 << 28;
 pub const VERSION_1: u64 = 1 << 32;
 pub const ACCESS_PLATFORM: u64 = 1 << 33;
@@ -131,7 +133,11 @@ pub struct Device {
     pub kind: Kind,
     pub queues: Vec<Queue>,
     pub data: Shown,
+    /// All that it offers.
+    offered: u64,
     /// What makes it work.
+    needed: u64,
+    /// What we take when it is started.
     features: u64,
 }
 
@@ -148,12 +154,13 @@ impl Device {
             return Ok(None);
         }
         let Some(kind) = Kind::of(registers) else { return Ok(None) };
-        let offered = [0, 1].map(|select| {
+        let halves = [0, 1].map(|select| {
             registers.write(register::DEVICE_FEATURES_SELECT, select);
             u64::from(registers.read(register::DEVICE_FEATURES)) << (32 * select)
         });
-        let features = (offered[0] | offered[1]) & (VERSION_1 | ACCESS_PLATFORM | INDIRECT_DESC | CTRL_VQ);
-        let is_granted = features & ACCESS_PLATFORM != 0;
+        let offered = halves[0] | halves[1];
+        let needed = offered & (VERSION_1 | ACCESS_PLATFORM | INDIRECT_DESC | CTRL_VQ);
+        let is_granted = offered & ACCESS_PLATFORM != 0;
         let mut queues = Vec::new();
         for size in kind.queues() {
             let ring = Ring::new(foundation, *size)?;
@@ -167,12 +174,22 @@ impl Device {
         }
         let pages = Pages::take(foundation, DATA_PAGES)?;
         let data = Shown::new(pages, is_granted.then_some((grants, backend)));
-        Ok(Some(Self { registers, kind, queues, data, features }))
+        Ok(Some(Self { registers, kind, queues, data, offered, needed, features: needed }))
     }
 
     /// Whether it reaches only what it is granted.
     pub fn is_granted(&self) -> bool {
-        self.features & ACCESS_PLATFORM != 0
+        self.offered & ACCESS_PLATFORM != 0
+    }
+
+    /// From the next start on we take any of the features that it offers, with those that make it work.
+    pub fn take_any_features(&mut self, random: &mut Random) {
+        self.features = self.needed | self.offered & (random.any() | random.any());
+    }
+
+    /// From the next start on we take no more than makes it work.
+    pub fn take_few_features(&mut self) {
+        self.features = self.needed;
     }
 
     /// Resets the device, and starts it as a driver does.

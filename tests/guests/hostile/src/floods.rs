@@ -51,6 +51,7 @@ pub fn resets(guest: &mut Guest, random: &mut Random) {
 pub fn restarts(guest: &mut Guest, random: &mut Random) {
     let (device, _) = guest.any(random);
     for _ in 0..RESTARTS {
+        device.take_any_features(random);
         device.restart();
         for queue in 0..device.queues.len() {
             for request in 0..device.queues[queue].ring.size / 8 {

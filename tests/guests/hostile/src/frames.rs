@@ -77,6 +77,10 @@ fn ethernet(frame: &mut [u8], random: &mut Random) {
 /// Sends frames that `fill` makes; it returns how many bytes they have, header included.
 fn send(guest: &mut Guest, random: &mut Random, fill: impl Fn(&mut [u8], &mut Random) -> usize) {
     let Some((device, _)) = guest.of_kind(Kind::Nic, random) else { return };
+    if random.once_in(8) {
+        device.take_any_features(random);
+        device.restart();
+    }
     device.ensure_running();
     keep_receiving(device);
     let own = mac(device);
@@ -114,6 +118,10 @@ fn keep_receiving(device: &mut Device) {
 /// Commands of the control queue: right ones, and any bytes.
 pub fn commands(guest: &mut Guest, random: &mut Random) {
     let Some((device, _)) = guest.of_kind(Kind::Nic, random) else { return };
+    if random.once_in(8) {
+        device.take_any_features(random);
+        device.restart();
+    }
     device.ensure_running();
     for command in 0..16_u16 {
         let mut bytes = [0; 512];

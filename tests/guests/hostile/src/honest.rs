@@ -95,6 +95,7 @@ fn reset(device: &mut Device) -> Result<(), String> {
     if !wait(PATIENCE_NS, || device.registers.read(register::STATUS) == 0) {
         return Err("is not reset".into());
     }
+    device.take_few_features();
     device.restart();
     let status = device.registers.read(register::STATUS);
     if status & register::DRIVER_OK == 0 || status & register::NEEDS_RESET != 0 {
