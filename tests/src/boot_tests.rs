@@ -69,6 +69,8 @@ pub struct BootTest {
     pub time_limit: Duration,
     /// Whether `CYCLES` says how long it goes on.
     pub counts_cycles: bool,
+    /// Whether what it says is shown as it comes.
+    pub is_shown: bool,
     /// How often the power is cut, in a test of that.
     pub power_cuts: Option<u32>,
     /// Guests of our own that it needs: packages, each with a program of the same name.
@@ -101,6 +103,7 @@ fn read(script: &Path) -> Result<BootTest> {
         promise: String::new(),
         time_limit: TIME_LIMIT,
         counts_cycles: text.contains("CYCLES"),
+        is_shown: false,
         power_cuts: None,
         guests: Vec::new(),
         script: script.to_owned(),
@@ -212,6 +215,7 @@ pub fn run(
                 output: String::new(),
                 running: None,
                 is_checked_later: host_check.is_some(),
+                is_shown: waiting[0].is_shown,
             };
             let lab = Lab { name: format!("test-{}", number + 1), ..waiting[0].machine.clone() };
             let job = job(&waiting, workspace, bed_files, environment)?;
@@ -320,6 +324,7 @@ struct Boot {
     output: String,
     running: Option<String>,
     is_checked_later: bool,
+    is_shown: bool,
 }
 
 struct TestResult {
@@ -343,6 +348,9 @@ impl Boot {
                 self.finish(name, status == "0", seconds.parse().unwrap_or_default());
             }
             _ => {
+                if self.is_shown {
+                    println!("{line}");
+                }
                 self.output.push_str(line);
                 self.output.push('\n');
             }

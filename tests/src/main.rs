@@ -44,6 +44,8 @@ enum Command {
     Test(commands::test::TestOptions),
     /// The boot tests that count cycles, with many cycles
     Soak(commands::test::SoakOptions),
+    /// A hostile guest beside an honest one, life after life: the boot test `hostile` for longer
+    Hostile(commands::hostile::Options),
     /// What it costs, in instructions: register accesses, disk requests, starts
     Bench(commands::bench::Options),
     /// Try inputs on what guests and others reach, and keep the good ones
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         Command::Check => commands::check::run(),
         Command::Test(options) => commands::test::run(&options),
         Command::Soak(options) => commands::test::soak(&options),
+        Command::Hostile(options) => commands::hostile::run(&options),
         Command::Bench(options) => commands::bench::run(&options),
         Command::Fuzz(options) => commands::fuzz::run(&options),
         Command::Size => commands::size::run(),

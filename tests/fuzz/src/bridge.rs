@@ -29,9 +29,6 @@ enum Step {
         port: u8,
         frames: u8,
     },
-    PutBack {
-        port: u8,
-    },
     Sleep {
         seconds: u16,
     },
@@ -129,12 +126,6 @@ impl Bed {
             Step::Receive { port, frames } => {
                 let port = usize::from(port) % PORTS;
                 (0..frames).for_each(|_| self.receive(port));
-            }
-            Step::PutBack { port } => {
-                let (port, ..) = self.port(usize::from(port) % PORTS);
-                if let Some(frame) = port.receive() {
-                    port.put_back(frame);
-                }
             }
             Step::Sleep { seconds } => self.now_ns += u64::from(seconds) * SECOND / 16,
             Step::Filter { port, flags, unicast, multicast, vlan } => {

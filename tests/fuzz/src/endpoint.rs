@@ -3,6 +3,7 @@
 use crate::endpoint_bed::{Bed, MS, OUR_IP, OURS, SECOND, THEIR_IP, THEIRS, port};
 use crate::input::steps;
 use arbitrary::{Arbitrary, Unstructured};
+use core::task::{Context, Poll, Waker};
 use drivers::net::bridge::{Port, PortKind};
 use drivers::net::filter::Filter;
 use drivers::net::offload::Offload;
@@ -229,7 +230,8 @@ pub fn endpoint(data: &[u8]) {
         }
         bed.settle();
         station.listen();
-        if let Some(lease) = bed.endpoint.address() {
+        let news = bed.endpoint.poll_news(&Context::from_waker(Waker::noop()));
+        if let Poll::Ready(Some(lease)) = news {
             assert!(Lease::checked(lease.address, lease.gateway).is_some(), "an address of no station");
             station.ip = lease.address.address().octets();
         }

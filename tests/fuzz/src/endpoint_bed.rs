@@ -5,6 +5,7 @@ use drivers::net::bridge::{Bridge, Port, PortKind, PortSettings, SharedBridge};
 use kernel::endpoint::Endpoint;
 use kernel::endpoint::addressing::Addressing;
 use kernel::endpoint::status::{DeviceKind, DeviceStatus, GuestStatus, Status};
+use kernel::xen::DomainId;
 use smoltcp::time::Instant;
 
 pub const OURS: MacAddress = MacAddress([0, 0x16, 0x3e, 0, 0, 1]);
@@ -38,11 +39,12 @@ pub fn port(bridge: &SharedBridge, name: &str, kind: PortKind, address: MacAddre
 fn status() -> Status {
     let name = "a\"b\\c\n<d>&'{}=,#";
     let blk = drivers::virtio::blk::Counters { reads: 41, ..Default::default() };
-    let device = |kind| DeviceStatus { domain: 3, name: name.into(), kind, registers: Default::default() };
+    let device =
+        |kind| DeviceStatus { domain: DomainId(3), name: name.into(), kind, registers: Default::default() };
     Status {
         version: "1.2.3",
         uptime_ns: 61 * SECOND,
-        guests: vec![GuestStatus { domain: 3, slots: 17 }],
+        guests: vec![GuestStatus { domain: DomainId(3), slots: 17 }],
         devices: vec![
             device(DeviceKind::Disk(blk)),
             device(DeviceKind::Nic(Some(THEIRS), Default::default())),

@@ -80,7 +80,7 @@ impl Bed {
     fn new(manner: Manner) -> Self {
         let server = Handle::new(manner);
         let handle = server.clone();
-        let allocate = |bytes: u64| Some(Box::new(vec![0_u8; bytes.try_into().ok()?]) as _);
+        let allocate = |bytes: u64, _| Some(Box::new(vec![0_u8; bytes.try_into().ok()?]) as _);
         let connect = move |_| Some(Box::new(handle.clone()) as _);
         let registry = Registry::new(None, Vec::new(), Box::new(allocate), Box::new(connect));
         let disks = registry.network_disks();
@@ -93,7 +93,7 @@ impl Bed {
 
     fn open(&mut self) {
         let Ok(spec) = VolumeSpec::parse("nbd:10.0.0.1/disk") else { return };
-        let mut opening = pin!(self.registry.open(&spec, Access::ReadWrite));
+        let mut opening = pin!(self.registry.open(&spec, Access::ReadWrite, 0));
         for _ in 0..ENOUGH_TURNS {
             if let Poll::Ready(opened) = opening.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 self.volume = opened.ok();

@@ -108,10 +108,11 @@ impl Sink {
         if is_calm {
             self.compare(queue, memory, filled);
         }
-        let put_back = u16::from(core::mem::take(&mut self.settings.put_back)) % (MAX_BATCH as u16 + 1);
-        let put_back = put_back.min(self.batch.chains.len() as u16);
-        queue.put_back(put_back);
-        self.batch.chains.truncate(self.batch.chains.len() - usize::from(put_back));
+        let put_back = usize::from(core::mem::take(&mut self.settings.put_back)) % (MAX_BATCH + 1);
+        let put_back = put_back.min(self.batch.chains.len());
+        let kept = self.batch.chains.len() - put_back;
+        queue.put_back(&self.batch.chains[kept..]);
+        self.batch.chains.truncate(kept);
         self.next = self.next.wrapping_add(self.batch.chains.len() as u16);
         filled?;
         Ok(put_back > 0 || waiting > self.batch.chains.len() as u16)

@@ -93,7 +93,8 @@ pub fn soak(options: &SoakOptions) -> Result<ExitCode> {
     run_boot_tests(&tests, &[("SOAK".into(), "1".into()), ("CYCLES".into(), cycles)])
 }
 
-fn run_boot_tests(tests: &[BootTest], environment: &[(String, String)]) -> Result<ExitCode> {
+/// Runs these, their scripts with `environment`.
+pub fn run_boot_tests(tests: &[BootTest], environment: &[(String, String)]) -> Result<ExitCode> {
     if tests.is_empty() {
         bail!("no boot test has such a name: `cargo xtask test --list` names them");
     }

@@ -282,6 +282,6 @@ mod tests {
         let mut link = Link::new("nbd".into(), "disk".into(), Box::new(Hasty(said)));
         let failed = link.tend(0).map(|came| came.map(drop));
         assert_eq!(failed, Some(Err(NbdError::Protocol("an answer before the question"))));
-        assert!(!link.is_up());
+        assert!(!link.status().is_up);
     }
 }

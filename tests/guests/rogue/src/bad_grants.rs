@@ -12,12 +12,12 @@ use kernel::mm::address::Gfn;
 use kernel::xen::DomainId;
 
 use crate::disk::{ACCESS_PLATFORM, Buffer};
-use crate::grants::{GRANT, Grants, NEVER_GRANTED, Right};
-use crate::memory::{Memory, granted};
+use crate::memory::Memory;
 use crate::options::Options;
-use crate::registers::DEVICE;
-use crate::ring::{Descriptor, NEXT, WRITE};
 use crate::session::{Kind, Session, TABLE};
+use by_hand::grants::{GRANT, Grants, NEVER_GRANTED, Right, granted};
+use by_hand::registers::FIRST_DEVICE;
+use by_hand::ring::{Descriptor, NEXT, WRITE};
 
 const PAGE: u32 = PAGE_BYTES as u32;
 /// A domain that is there, and is not the driver domain.
@@ -65,7 +65,7 @@ fn never_granted(session: &mut Session) {
 fn granted_otherwise(session: &mut Session, foundation: &Foundation, backend: DomainId) {
     let own = session.pages.frame(Session::data(DATA) / PAGE_BYTES);
     let hole = Gfn::containing(foundation.unpopulated.end);
-    let registers = Gfn::containing(DEVICE);
+    let registers = Gfn::containing(FIRST_DEVICE);
     for (name, domain, frame) in [
         ("granted to another domain", ANOTHER_DOMAIN, own),
         ("grant of a hole", backend, hole),
@@ -173,7 +173,7 @@ fn table_of(session: &mut Session, chain: &[Buffer]) -> Buffer {
             next: index + 1,
         })
         .collect();
-    for (offset, descriptor) in (TABLE..).step_by(crate::ring::DESCRIPTOR_BYTES).zip(&descriptors) {
+    for (offset, descriptor) in (TABLE..).step_by(by_hand::ring::DESCRIPTOR_BYTES).zip(&descriptors) {
         session.pages.write(offset, &descriptor.bytes());
     }
     let address = session.memory.reach(&session.pages, TABLE, Right::Read);

@@ -13,11 +13,11 @@ use kernel::xen::hvm::parameter;
 use kernel::xen::memory::{decrease_reservation, populate};
 
 use crate::disk::{ACCESS_PLATFORM, Buffer};
-use crate::grants::GRANT;
 use crate::honest::ZEROES;
-use crate::registers::DEVICE;
-use crate::ring::WRITE;
 use crate::session::{Kind, Session};
+use by_hand::grants::GRANT;
+use by_hand::registers::FIRST_DEVICE;
+use by_hand::ring::WRITE;
 
 const PAGE: u32 = PAGE_BYTES as u32;
 /// Magic pages that follow that of the console (Xen, `xg_dom_arm.c`): nobody uses this one here.
@@ -41,7 +41,7 @@ fn unreachable(session: &mut Session, foundation: &Foundation) {
     for (name, address, length) in [
         ("hole", session.nowhere[0], PAGE),
         ("distributor", distributor, PAGE),
-        ("registers of the disk", DEVICE as u64, PAGE),
+        ("registers of the disk", FIRST_DEVICE as u64, PAGE),
         ("address 0", 0, PAGE),
         ("beyond all memory", 1 << 39, PAGE),
         ("beyond all frames", (1 << 63) - u64::from(PAGE), PAGE),

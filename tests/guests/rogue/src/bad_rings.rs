@@ -3,8 +3,8 @@
 use alloc::vec;
 
 use crate::answer::Answer;
-use crate::ring::{Descriptor, NEXT, SIZE, WRITE};
 use crate::session::{Kind, Session};
+use by_hand::ring::{Descriptor, NEXT, SIZE, WRITE};
 
 /// Tells them all.
 pub fn tell(session: &mut Session) {

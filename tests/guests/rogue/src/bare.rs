@@ -10,9 +10,9 @@ use kernel::restart::Life;
 use kernel::xen::sched::{ShutdownReason, shutdown};
 
 use crate::options::{Lies, Options};
-use crate::registers::WINDOW;
 use crate::session::Session;
 use crate::{bad_grants, bad_memory, bad_rings, row};
+use by_hand::registers::WINDOW;
 
 /// Called by `entry.S` with the address of the device tree.
 #[unsafe(no_mangle)]

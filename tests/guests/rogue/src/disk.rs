@@ -4,8 +4,8 @@ use kernel::arch::timer::now_ns;
 use kernel::xen::sched::yield_processor;
 
 use crate::answer::Answer;
-use crate::registers::{self as register, read, write};
-use crate::ring::{Descriptor, NEXT, Ring, SIZE};
+use by_hand::registers::{self as register, Registers};
+use by_hand::ring::{Descriptor, NEXT, Ring, SIZE};
 
 pub const INDIRECT_DESC: u64 = 1 << 28;
 pub const VERSION_1: u64 = 1 << 32;
@@ -17,6 +17,7 @@ const PROBE: u32 = register::ACKNOWLEDGE | register::DRIVER;
 
 /// The disk.
 pub struct Disk {
+    registers: Registers,
     pub ring: Ring,
     /// Chains that came back so far.
     seen: u16,
@@ -33,43 +34,43 @@ pub struct Buffer {
 
 impl Disk {
     pub fn new(ring: Ring) -> Result<Self, &'static str> {
-        const MAGIC: u32 = u32::from_le_bytes(*b"virt");
-        if read(register::MAGIC) != MAGIC {
+        let registers = Registers::nth(0);
+        if !registers.is_virtio() {
             return Err("there is no disk");
         }
-        Ok(Self { ring, seen: 0 })
+        Ok(Self { registers, ring, seen: 0 })
     }
 
     /// Resets the device, and offers it `features`. Returns whether it agrees.
     pub fn negotiate(&mut self, features: u64) -> bool {
-        write(register::STATUS, 0);
+        self.registers.write(register::STATUS, 0);
         self.ring.clear();
         self.seen = 0;
-        write(register::STATUS, register::ACKNOWLEDGE);
-        write(register::STATUS, PROBE);
+        self.registers.write(register::STATUS, register::ACKNOWLEDGE);
+        self.registers.write(register::STATUS, PROBE);
         for (select, bits) in [(0, features as u32), (1, (features >> 32) as u32)] {
-            write(register::DRIVER_FEATURES_SELECT, select);
-            write(register::DRIVER_FEATURES, bits);
+            self.registers.write(register::DRIVER_FEATURES_SELECT, select);
+            self.registers.write(register::DRIVER_FEATURES, bits);
         }
-        write(register::STATUS, PROBE | register::FEATURES_OK);
-        read(register::STATUS) & register::FEATURES_OK != 0
+        self.registers.write(register::STATUS, PROBE | register::FEATURES_OK);
+        self.registers.read(register::STATUS) & register::FEATURES_OK != 0
     }
 
     /// Tells where the rings are, and starts the device.
     pub fn start(&mut self, rings: [u64; 3]) {
-        write(register::QUEUE_SELECT, 0);
-        write(register::QUEUE_SIZE, SIZE.into());
+        self.registers.write(register::QUEUE_SELECT, 0);
+        self.registers.write(register::QUEUE_SIZE, SIZE.into());
         for (offset, address) in register::QUEUE_RINGS.into_iter().zip(rings) {
-            write(offset, address as u32);
-            write(offset + 4, (address >> 32) as u32);
+            self.registers.write(offset, address as u32);
+            self.registers.write(offset + 4, (address >> 32) as u32);
         }
-        write(register::QUEUE_READY, 1);
-        write(register::STATUS, PROBE | register::FEATURES_OK | register::DRIVER_OK);
+        self.registers.write(register::QUEUE_READY, 1);
+        self.registers.write(register::STATUS, PROBE | register::FEATURES_OK | register::DRIVER_OK);
     }
 
     /// Whether the device has had enough.
     pub fn needs_reset(&self) -> bool {
-        read(register::STATUS) & register::NEEDS_RESET != 0
+        self.registers.read(register::STATUS) & register::NEEDS_RESET != 0
     }
 
     /// Offers a chain, which takes the descriptors from `first` on.
@@ -86,7 +87,7 @@ impl Disk {
     /// Lets the device see what was offered.
     pub fn kick(&self) {
         self.ring.publish();
-        write(register::QUEUE_NOTIFY, 0);
+        self.registers.write(register::QUEUE_NOTIFY, 0);
     }
 
     /// Waits until the device has given back all that was offered. What happens instead is the error.
@@ -102,7 +103,7 @@ impl Disk {
             yield_processor();
         }
         self.seen = self.ring.offered;
-        write(register::INTERRUPT_ACK, read(register::INTERRUPT_STATUS));
+        self.registers.write(register::INTERRUPT_ACK, self.registers.read(register::INTERRUPT_STATUS));
         Ok(())
     }
 

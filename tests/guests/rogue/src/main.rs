@@ -2,16 +2,14 @@
 //!
 //! It stands on the driver domain's own kernel, and boots as the driver domain does. Its command line says which lies it tells
 //! ([`options`]). Each is a line on its console: what the device answered, and whether the next honest request went right.
-//! `xen/rogue_guest.sh` and `xen/rogue_grants.sh` know what these lines must be.
+//! `xen/rogue_guest.sh` knows what these lines must be.
+//!
+//! Rings, registers and grants come from `by_hand`.
 //!
 //! | file | what |
 //! |---|---|
 //! | `bare` | the entry, and what happens once |
 //! | `options` | the command line |
-//! | `pages` | memory that the device reads and writes |
-//! | `registers` | the device's registers |
-//! | `ring` | a split queue, filled by hand |
-//! | `grants` | our grant table |
 //! | `disk` | the device brought up, and requests made to it |
 //! | `answer` | what came back |
 //! | `memory` | our memory as the device sees it: by frame numbers, or by grants |
@@ -41,19 +39,11 @@ mod bare;
 #[cfg(target_os = "none")]
 mod disk;
 #[cfg(target_os = "none")]
-mod grants;
-#[cfg(target_os = "none")]
 mod honest;
 #[cfg(target_os = "none")]
 mod memory;
 #[cfg(target_os = "none")]
 mod options;
-#[cfg(target_os = "none")]
-mod pages;
-#[cfg(target_os = "none")]
-mod registers;
-#[cfg(target_os = "none")]
-mod ring;
 #[cfg(target_os = "none")]
 mod row;
 #[cfg(target_os = "none")]

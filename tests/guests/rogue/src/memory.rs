@@ -4,8 +4,8 @@ use kernel::limits::PAGE_BYTES;
 use kernel::mm::address::Gfn;
 use kernel::xen::DomainId;
 
-use crate::grants::{GRANT, Grants, Right};
-use crate::pages::Pages;
+use by_hand::grants::{Grants, Right, granted};
+use by_hand::pages::Pages;
 
 pub enum Memory {
     /// The device may reach all of it.
@@ -49,9 +49,4 @@ impl Memory {
             *rings_end = grants.mark();
         }
     }
-}
-
-/// The address of the first byte of a granted page.
-pub fn granted(reference: u32) -> u64 {
-    GRANT | (u64::from(reference) * PAGE_BYTES as u64)
 }

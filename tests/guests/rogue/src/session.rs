@@ -11,11 +11,11 @@ use kernel::mm::address::Gfn;
 
 use crate::answer::{Answer, UNTOUCHED};
 use crate::disk::{ACCESS_PLATFORM, Buffer, Disk, INDIRECT_DESC, VERSION_1};
-use crate::grants::{Grants, NEVER_GRANTED, Right};
-use crate::memory::{Memory, granted};
+use crate::memory::Memory;
 use crate::options::{Lies, Options};
-use crate::pages::Pages;
-use crate::ring::{INDIRECT, Ring, WRITE};
+use by_hand::grants::{Grants, NEVER_GRANTED, Right, granted};
+use by_hand::pages::Pages;
+use by_hand::ring::{INDIRECT, Ring, SIZE, WRITE};
 
 /// What requests consist of lies in these pages.
 const HEADERS: usize = 0;
@@ -77,7 +77,7 @@ pub struct Session {
 impl Session {
     /// Finds the disk; it is not started yet.
     pub fn new(foundation: &Foundation, options: &Options) -> Result<Self, Box<dyn Error>> {
-        let disk = Disk::new(Ring::new(foundation)?)?;
+        let disk = Disk::new(Ring::new(foundation, SIZE)?)?;
         let grants = Grants::new(Gfn::containing(foundation.unpopulated.start))?;
         let hole = foundation.unpopulated.end as u64;
         let (memory, nowhere) = match options.lies {
@@ -170,7 +170,7 @@ impl Session {
 
     /// A descriptor that names a table.
     pub fn table(address: u64, descriptors: usize) -> Buffer {
-        Buffer { address, length: (descriptors * crate::ring::DESCRIPTOR_BYTES) as u32, flags: INDIRECT }
+        Buffer { address, length: (descriptors * by_hand::ring::DESCRIPTOR_BYTES) as u32, flags: INDIRECT }
     }
 
     /// Gives the device a chain alone, and takes all back that was granted for it as soon as it is done.

@@ -3,6 +3,7 @@
 use core::ptr::with_exposed_provenance;
 use core::sync::atomic::Ordering;
 
+use kernel::limits::PAGE_BYTES;
 use kernel::mm::address::Gfn;
 use kernel::xen::DomainId;
 use kernel::xen::abi::{GrantEntry, grant};
@@ -14,10 +15,18 @@ pub const GRANT: u64 = 1 << 63;
 /// A reference that is in the table, and that we never grant.
 pub const NEVER_GRANTED: u32 = grant::ENTRIES as u32 - 1;
 
+/// The address of the first byte of a granted page.
+#[must_use]
+pub fn granted(reference: u32) -> u64 {
+    GRANT | (u64::from(reference) * PAGE_BYTES as u64)
+}
+
 /// What the other domain may do with a page.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Right {
+    /// Read it.
     Read,
+    /// Read and write it.
     Write,
 }
 
@@ -30,6 +39,9 @@ pub struct Grants {
 
 impl Grants {
     /// Maps the table at `page`, a hole.
+    ///
+    /// # Errors
+    /// Xen's answer.
     pub fn new(page: Gfn) -> Result<Self, HypercallError> {
         map_grant_table(page.0)?;
         Ok(Self { page, next: grant::FIRST_FREE })
@@ -48,6 +60,7 @@ impl Grants {
     }
 
     /// Where the next grants begin: what is granted from now on can be taken back with [`Self::take_back`].
+    #[must_use]
     pub fn mark(&self) -> u32 {
         self.next
     }
@@ -68,7 +81,7 @@ impl Grants {
 
     fn entry(&self, reference: u32) -> &GrantEntry {
         let reference = reference as usize;
-        assert!(reference < grant::ENTRIES, "rogue: its grant table is full");
+        assert!(reference < grant::ENTRIES, "by hand: its grant table is full");
         let address = self.page.address() + reference * size_of::<GrantEntry>();
         // SAFETY: the table was mapped by `new` for good, and the entry lies in its first page; all fields are atomic.
         unsafe { &*with_exposed_provenance(address) }

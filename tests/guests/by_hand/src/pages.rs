@@ -14,16 +14,27 @@ pub struct Pages(FrameRun);
 
 impl Pages {
     /// Takes `count` of our pages.
+    ///
+    /// # Errors
+    /// There are not so many.
     pub fn take(foundation: &Foundation, count: usize) -> Result<Self, &'static str> {
         FrameAllocator::take(&foundation.frames, count).map(Self).ok_or("no memory for pages")
     }
 
+    /// How many.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.bytes() / PAGE_BYTES
+    }
+
     /// Address of a byte.
+    #[must_use]
     pub fn address(&self, offset: usize) -> u64 {
         self.check(offset, 0) as u64
     }
 
     /// The frame of page `page`.
+    #[must_use]
     pub fn frame(&self, page: usize) -> Gfn {
         Gfn::containing(self.check(page * PAGE_BYTES, 0))
     }
@@ -49,6 +60,7 @@ impl Pages {
     }
 
     /// A word that the other side changes, too, or looks at.
+    #[must_use]
     pub fn word(&self, offset: usize) -> &AtomicU16 {
         let address = self.check(offset, size_of::<u16>());
         // SAFETY: the bytes are RAM of ours, aligned if the offset is even, and only used as an atomic word.
@@ -56,13 +68,14 @@ impl Pages {
     }
 
     /// The word, and after it all that was written before it.
+    #[must_use]
     pub fn load(&self, offset: usize) -> u16 {
         self.word(offset).load(Ordering::Acquire)
     }
 
     /// The address of `length` bytes, which must be ours.
     fn check(&self, offset: usize, length: usize) -> usize {
-        assert!(offset + length <= self.0.bytes(), "rogue: outside of its own pages");
+        assert!(offset + length <= self.0.bytes(), "by hand: outside of its own pages");
         self.0.address() + offset
     }
 }
