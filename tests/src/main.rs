@@ -7,6 +7,7 @@ mod bench;
 mod boot_tests;
 mod cache;
 mod commands;
+mod fuzz;
 mod host;
 mod host_checks;
 mod image;
@@ -47,6 +48,8 @@ enum Command {
     Soak(commands::test::SoakOptions),
     /// What it costs, in instructions: register accesses, disk requests, starts
     Bench(commands::bench::Options),
+    /// Try inputs on what guests and others reach, and keep the good ones
+    Fuzz(commands::fuzz::Options),
     /// The image's size by section and module, against the budget of README.md
     Size,
     /// Build the driver domain's image
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Command::Test(options) => commands::test::run(&options),
         Command::Soak(options) => commands::test::soak(&options),
         Command::Bench(options) => commands::bench::run(&options),
+        Command::Fuzz(options) => commands::fuzz::run(&options),
         Command::Size => commands::size::run(),
         Command::Image => commands::image::run(),
         Command::Dom0(options) => commands::dom0::run(&options),

@@ -43,7 +43,7 @@ impl fmt::Display for Lease {
 }
 
 /// Whether a single station can have it.
-fn is_station(address: Ipv4Address) -> bool {
+pub(super) fn is_station(address: Ipv4Address) -> bool {
     !(address.is_unspecified() || address.is_broadcast() || address.is_multicast() || address.is_loopback())
 }
 

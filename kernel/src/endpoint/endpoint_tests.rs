@@ -112,6 +112,17 @@ fn without_frames_or_time_nothing_is_to_do() {
 
 /// A DHCP server: answers what comes with `lease`, and returns how many requests there were.
 fn serve_dhcp(station: &Port, address: Ipv4Address, router: Option<Ipv4Address>, seconds: u32) -> usize {
+    serve_dhcp_from(THEIR_IP, station, address, router, seconds)
+}
+
+/// Likewise, by a server that says that this is its address.
+fn serve_dhcp_from(
+    server: Ipv4Address,
+    station: &Port,
+    address: Ipv4Address,
+    router: Option<Ipv4Address>,
+    seconds: u32,
+) -> usize {
     let asked = answers(station);
     let mut requests = 0;
     for packet in asked {
@@ -129,7 +140,7 @@ fn serve_dhcp(station: &Port, address: Ipv4Address, router: Option<Ipv4Address>,
             client_hardware_address: asked.client_hardware_address,
             client_ip: Ipv4Address::UNSPECIFIED,
             your_ip: address,
-            server_ip: THEIR_IP,
+            server_ip: server,
             router,
             subnet_mask: Some(Ipv4Address::new(255, 255, 255, 0)),
             relay_agent_ip: Ipv4Address::UNSPECIFIED,
@@ -137,7 +148,7 @@ fn serve_dhcp(station: &Port, address: Ipv4Address, router: Option<Ipv4Address>,
             broadcast: false,
             requested_ip: None,
             client_identifier: None,
-            server_identifier: Some(THEIR_IP),
+            server_identifier: Some(server),
             parameter_request_list: None,
             dns_servers: None,
             max_size: None,
@@ -149,13 +160,13 @@ fn serve_dhcp(station: &Port, address: Ipv4Address, router: Option<Ipv4Address>,
         let mut bytes = vec![0; 8 + answer.buffer_len()];
         UdpRepr { src_port: 67, dst_port: 68 }.emit(
             &mut UdpPacket::new_unchecked(&mut bytes[..]),
-            &IpAddress::Ipv4(THEIR_IP),
+            &IpAddress::Ipv4(server),
             &IpAddress::Ipv4(Ipv4Address::BROADCAST),
             answer.buffer_len(),
             |payload| answer.emit(&mut DhcpPacket::new_unchecked(payload)).unwrap(),
             &ChecksumCapabilities::default(),
         );
-        let packet = ip(THEIR_IP, Ipv4Address::BROADCAST, IpProtocol::Udp, &bytes);
+        let packet = ip(server, Ipv4Address::BROADCAST, IpProtocol::Udp, &bytes);
         send(station, &ethernet(EthernetAddress::BROADCAST, EthernetProtocol::Ipv4, &packet));
         requests += 1;
     }
@@ -263,6 +274,26 @@ fn an_address_that_no_station_can_have_is_not_taken_from_dhcp() {
         }
         let gateway = bed.endpoint.borrow().address().map(|lease| lease.gateway);
         assert_eq!(gateway, expected, "{address} {router:?}");
+    }
+}
+
+/// The stack would send to it when the lease is to be renewed, and panic. Found by the fuzzer.
+#[test]
+fn a_lease_of_a_server_that_can_be_no_station_is_not_taken() {
+    for server in [Ipv4Address::UNSPECIFIED, Ipv4Address::BROADCAST, Ipv4Address::new(224, 0, 0, 1)] {
+        let mut bed = Bed::new("dhcp");
+        let station = station(&bed);
+        bed.settle();
+        for _ in 0..100 {
+            serve_dhcp_from(server, &station, OUR_IP, None, 600);
+            go_on(&mut bed);
+            assert_eq!(bed.endpoint.borrow().address(), None, "{server}");
+        }
+        for _ in 0..2 {
+            serve_dhcp(&station, OUR_IP, None, 600);
+            go_on(&mut bed);
+        }
+        assert!(bed.endpoint.borrow().address().is_some(), "{server}");
     }
 }
 

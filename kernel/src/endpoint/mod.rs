@@ -34,7 +34,7 @@ use smoltcp::socket::dhcpv4;
 use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr};
 
-use addressing::{Addressing, Lease};
+use addressing::{Addressing, Lease, is_station};
 use connection::Dialler;
 use http::HttpServer;
 use phy::Wire;
@@ -203,15 +203,24 @@ impl Endpoint {
 
     /// Takes what the DHCP server says.
     fn follow_dhcp(&mut self) {
-        let event = self.dhcp.and_then(|dhcp| self.sockets.get_mut::<dhcpv4::Socket<'_>>(dhcp).poll());
-        let lease = match event {
+        let Some(dhcp) = self.dhcp else { return };
+        let socket = self.sockets.get_mut::<dhcpv4::Socket<'_>>(dhcp);
+        let told = match socket.poll() {
             Some(dhcpv4::Event::Configured(config)) => {
-                // A gateway that can be none is no reason to do without an address.
-                Lease::checked(config.address, config.router).or_else(|| Lease::checked(config.address, None))
+                Some((config.server.address, config.address, config.router))
             }
             Some(dhcpv4::Event::Deconfigured) => None,
             None => return,
         };
+        let lease = told.and_then(|(server, address, router)| {
+            if !is_station(server) {
+                // The lease would be renewed there: the stack panics at an address that nothing can be sent to.
+                socket.reset();
+                return None;
+            }
+            // A gateway that can be none is no reason to do without an address.
+            Lease::checked(address, router).or_else(|| Lease::checked(address, None))
+        });
         self.set_lease(lease, "by DHCP");
     }
 

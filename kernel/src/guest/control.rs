@@ -118,6 +118,10 @@ impl Control {
     pub async fn run(self, complaints: Vec<String>) -> Result<ShutdownReason, StoreError> {
         self.store.reset_watches().await?;
         self.store.watch("backend", "backend").await?;
+        if !self.served().is_empty() {
+            // Guests wait for what an earlier life of this kernel had attached.
+            tolerate(&"scan", self.scan().await)?;
+        }
         self.store.watch(SHUTDOWN, "shutdown").await?;
         self.store.watch(QUESTION, "question").await?;
         for feature in ["control/feature-poweroff", "control/feature-reboot"] {
@@ -262,6 +266,10 @@ impl Control {
             Ok(()) => {
                 if told.is_some() {
                     self.remove(&backend.node("error")).await?;
+                }
+                if is_held {
+                    // It is answered. What xl has written since, it tells us by our watch.
+                    return Ok(());
                 }
                 let answered = self.answer(backend, waits, "state", state::INIT_WAIT).await;
                 if !matches!(answered, Ok(true)) {

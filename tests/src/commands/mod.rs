@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod check;
 pub mod dom0;
+pub mod fuzz;
 pub mod image;
 pub mod run;
 pub mod setup;

@@ -3,6 +3,7 @@
 mod apt;
 mod arm64_program;
 mod bed_disk;
+mod cargo_fuzz;
 mod data_image;
 pub mod debian_disk;
 mod debian_root;
@@ -12,6 +13,7 @@ mod guest_root;
 mod host_packages;
 mod kernel_build;
 mod kernel_modules;
+mod llvm_tools;
 mod packages;
 mod policy;
 mod promtool;
@@ -24,6 +26,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use crate::cache::Cache;
+pub use cargo_fuzz::build as cargo_fuzz;
+pub use llvm_tools::LlvmTools;
 pub use rust_target::TARGET;
 use xen::Flavour;
 

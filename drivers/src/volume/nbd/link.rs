@@ -233,6 +233,10 @@ fn shake_hands(
         return Ok(None);
     }
     let done = handshake.receive(|bytes| connection.receive(bytes))?;
+    if done.is_some() && !handshake.to_send().is_empty() {
+        // Commands would follow a part of the question.
+        return Err(NbdError::Protocol("an answer before the question"));
+    }
     if done.is_none() {
         let sent = connection.send(handshake.to_send());
         handshake.sent(sent);
@@ -245,3 +249,39 @@ fn shake_hands(
 
 /// Both fit into the time that a command has.
 const _: () = assert!(ATTEMPT_LIMIT_NS + PAUSE_MAX_NS < SILENCE_NS);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    /// A server that says all at once, and hears nothing.
+    struct Hasty(Vec<u8>);
+
+    impl Connection for Hasty {
+        fn open(&mut self) {}
+        fn close(&mut self) {}
+        fn state(&self) -> ConnectionState {
+            ConnectionState::Open
+        }
+        fn send(&mut self, _bytes: &[u8]) -> usize {
+            0
+        }
+        fn receive(&mut self, bytes: &mut [u8]) -> usize {
+            let count = bytes.len().min(self.0.len());
+            bytes.iter_mut().zip(self.0.drain(..count)).for_each(|(to, from)| *to = from);
+            count
+        }
+    }
+
+    /// What was left to say of the question would have been lost, and commands taken for it. Found by the fuzzer.
+    #[test]
+    fn an_answer_before_the_question_is_none() {
+        let size = 0x10_0000_u64.to_be_bytes();
+        let said = [&b"NBDMAGICIHAVEOPT\0\x02"[..], &size, &[0, 1]].concat();
+        let mut link = Link::new("nbd".into(), "disk".into(), Box::new(Hasty(said)));
+        let failed = link.tend(0).map(|came| came.map(drop));
+        assert_eq!(failed, Some(Err(NbdError::Protocol("an answer before the question"))));
+        assert!(!link.is_up());
+    }
+}
