@@ -14,6 +14,8 @@ mod image;
 mod pattern;
 mod power_cut;
 mod progress;
+#[cfg(test)]
+mod security;
 mod setup;
 mod tool;
 

@@ -290,7 +290,7 @@ impl Area {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use alloc::boxed::Box;
     use alloc::vec;
@@ -298,7 +298,8 @@ mod tests {
     const PAGES: usize = 2048;
     const GUEST: DomainId = DomainId(0x7fef);
 
-    fn area() -> Area {
+    /// An empty area, for good.
+    pub fn area() -> Area {
         let memory = Box::leak(vec![0xff_u64.rotate_left(9); Area::bytes(PAGES) / 8].into_boxed_slice());
         // SAFETY: leaked memory of that size, which nobody else has.
         let area = unsafe { Area::at(memory.as_mut_ptr().expose_provenance(), PAGES) };
@@ -306,7 +307,8 @@ mod tests {
         area
     }
 
-    fn place(id: DeviceId) -> Place {
+    /// Where a device of a guest is.
+    pub fn place(id: DeviceId) -> Place {
         Place { domain: GUEST, id, base: 0x0200_0200, irq: 33, is_granted: true }
     }
 

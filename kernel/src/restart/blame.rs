@@ -37,3 +37,41 @@ pub fn assign(area: &Area) {
         entry.device.forget();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::area::tests::{area, place};
+    use super::*;
+    use crate::guest::DeviceId;
+    use drivers::virtio::handover::Saved;
+
+    /// The kernel ends while it serves the device of `entry`, and begins again.
+    fn end_while_serving(area: &Area, entry: &DeviceEntry) {
+        core::mem::forget(Served::new(*area, entry));
+        assign(area);
+    }
+
+    #[test]
+    fn only_who_was_being_served_is_blamed() {
+        let area = area();
+        let [one, other] = [1, 2].map(|number| area.occupy(&place(DeviceId::Disk(number))).unwrap());
+        drop(Served::new(area, other));
+        assign(&area);
+        end_while_serving(&area, one);
+        assign(&area);
+        assert_eq!((one.blame.get(), other.blame.get()), (Some(1), Some(0)));
+    }
+
+    #[test]
+    fn what_ends_the_kernel_three_times_is_not_done_again() {
+        let area = area();
+        let [one, other] = [1, 2].map(|number| area.occupy(&place(DeviceId::Disk(number))).unwrap());
+        [one, other].iter().for_each(|entry| entry.device.save(&Saved::default()));
+        for _ in 1..FORGET_REQUESTS_AT {
+            end_while_serving(&area, one);
+            assert!(one.device.saved().is_some());
+        }
+        end_while_serving(&area, one);
+        assert_eq!((one.device.saved(), other.device.saved()), (None, Some(Saved::default())));
+    }
+}

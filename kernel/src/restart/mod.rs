@@ -151,3 +151,32 @@ pub fn again() -> ! {
         None => shutdown(ShutdownReason::Crash),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In one test: what [`another_life`] looks at is there once.
+    #[test]
+    fn a_kernel_that_ends_soon_again_and_again_ends_its_domain() {
+        let area = area::tests::area();
+        assert_eq!(another_life(0), None, "before it is allowed");
+        begin(&area, Life::First, 0x4800_0000);
+        allow(&area, Life::First, false);
+        let mut now_us = 0;
+        let mut lives_of = |us: u64| {
+            serving(&area, now_us);
+            now_us += us;
+            another_life(now_us)
+        };
+        for _ in 0..SHORT_LIVES_MAX {
+            assert_eq!(lives_of(SHORT_US - 1), Some(0x4800_0000));
+        }
+        // One that lasts makes good for all before it.
+        assert_eq!(lives_of(SHORT_US), Some(0x4800_0000));
+        for _ in 0..SHORT_LIVES_MAX {
+            assert!(lives_of(SHORT_US - 1).is_some());
+        }
+        assert_eq!(lives_of(SHORT_US - 1), None);
+    }
+}
