@@ -4,7 +4,7 @@
 //! ([`options`]). Each is a line on its console: what the device answered, and whether the next honest request went right.
 //! `xen/rogue_guest.sh` knows what these lines must be.
 //!
-//! Rings, registers and grants come from `by_hand`.
+//! Pages, rings, registers and grants come from `by_hand`.
 //!
 //! | file | what |
 //! |---|---|
