@@ -71,6 +71,8 @@ fn judge(text: &str) {
     if let Some(bytes) = options.window_bytes {
         assert!((1..=WINDOW_MAX_BYTES).contains(&bytes) && bytes.is_multiple_of(2 << 20));
     }
+    assert!(options.window(8 << 20) <= WINDOW_MAX_BYTES);
+    let _ = options.network.pinned.has(MacAddress::BROADCAST);
     let _ = (window_asked(text), addressing::parse(text), parse_size(text));
     if let Ok(spec) = VolumeSpec::parse(text) {
         assert_eq!(VolumeSpec::parse(&spec.to_string()), Ok(spec), "it is told in other words");
