@@ -1,4 +1,5 @@
-//! What the toolstack writes: the command line, and what names a volume.
+//! What the toolstack writes, the command line and what names a volume: numbers are within their limits, and names mean the same when told
+//! again.
 
 use arbitrary::{Result, Unstructured};
 use drivers::net::MacAddress;
