@@ -1,4 +1,4 @@
-//! The device tree blob.
+//! The device tree blob: whatever it says, ranges are ranges, and what is passed through is within its limits.
 
 use arbitrary::{Arbitrary, Unstructured};
 use kernel::device_tree::Machine;

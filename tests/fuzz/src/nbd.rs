@@ -1,4 +1,5 @@
-//! A disk of an NBD server that says anything, in the handshake and after it, and breaks connections at any byte.
+//! A disk of an NBD server that says anything, in the handshake and after it, and breaks connections at any byte. An operation is done
+//! once, a read has what the server said of it, nobody waits for ever, and the client never loses its place.
 
 use crate::input::steps;
 use crate::memory::{BASE, Memory, Pinned};

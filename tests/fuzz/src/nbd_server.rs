@@ -117,6 +117,8 @@ impl Connection for Handle {
         server.heard.clear();
         server.to_say.clear();
         server.commands.clear();
+        // What it could not hear is asked again, by the same cookie.
+        server.last = [0; 8];
     }
 
     fn state(&self) -> ConnectionState {

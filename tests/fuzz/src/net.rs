@@ -1,4 +1,6 @@
-//! A NIC: registers, its three queues, and a bridge with two other stations.
+//! A NIC: registers, its three queues, and a bridge with two other stations. Chains and commands are given back, or the device does not
+//! run any more; only buffers that descriptors gave are written; no pin and no frame's buffer is left; and after a reset good frames and
+//! commands do well.
 
 use crate::guest::{Act, DATA, Guest};
 use crate::input::steps;

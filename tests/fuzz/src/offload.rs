@@ -1,4 +1,5 @@
-//! What a frame alleges, its completion and its cutting, held against `etherparse`.
+//! What a frame alleges, its completion and its cutting, held against `etherparse`: what was left to do is done, and lies stay inside the
+//! frame.
 
 use crate::packet::{Damage, Network, Packet};
 use arbitrary::{Arbitrary, Unstructured};

@@ -1,4 +1,5 @@
-//! What the toolstack writes: the command line, and what names a volume.
+//! What the toolstack writes, the command line and what names a volume: numbers are within their limits, and names mean the same when told
+//! again.
 
 use arbitrary::{Result, Unstructured};
 use drivers::net::MacAddress;
@@ -71,6 +72,8 @@ fn judge(text: &str) {
     if let Some(bytes) = options.window_bytes {
         assert!((1..=WINDOW_MAX_BYTES).contains(&bytes) && bytes.is_multiple_of(2 << 20));
     }
+    assert!(options.window(8 << 20) <= WINDOW_MAX_BYTES);
+    let _ = options.network.pinned.has(MacAddress::BROADCAST);
     let _ = (window_asked(text), addressing::parse(text), parse_size(text));
     if let Ok(spec) = VolumeSpec::parse(text) {
         assert_eq!(VolumeSpec::parse(&spec.to_string()), Ok(spec), "it is told in other words");

@@ -1,4 +1,5 @@
-//! The xenstore client, with a server that says anything, at any pace, in the ring's page.
+//! The xenstore client, with a server that says anything, at any pace, in the ring's page. One that keeps to the protocol is understood
+//! whatever came before; a length that cannot be ends the connection.
 
 use crate::input::steps;
 use arbitrary::{Arbitrary, Unstructured};
