@@ -60,6 +60,7 @@ extern "C" fn kernel_main(device_tree: usize, again: usize) -> ! {
             ShutdownReason::Crash
         }
     };
+    transport::reset_all();
     if reason == ShutdownReason::PowerOff {
         cpu::power_off();
     }

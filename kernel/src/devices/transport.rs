@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use virtio_drivers::transport::mmio::{MmioError, MmioTransport, VirtIOHeader};
 use virtio_drivers::transport::{DeviceStatus, Transport};
@@ -9,12 +10,19 @@ use virtio_drivers::transport::{DeviceStatus, Transport};
 use crate::arch::gic::Interrupt;
 use crate::arch::probe::read_register;
 use crate::device_tree::PassthroughDevice;
+use crate::limits::PASSTHROUGH_MAX;
 
 /// Looks at a device's status until it is given up.
 const SILENCE_PATIENCE: u32 = 1_000_000;
 
 /// Bytes of registers before the configuration space (virtio 1.2, 4.2.2).
 const HEADER_BYTES: u64 = 0x100;
+/// Offset of the status register; 0 resets the device.
+const STATUS: usize = 0x70;
+
+/// Addresses of the registers of devices, for [`reset_all`]; 0 for none.
+static FOUND: [AtomicUsize; PASSTHROUGH_MAX] = [const { AtomicUsize::new(0) }; PASSTHROUGH_MAX];
+
 /// Offset of the register with the device's kind; 0 is a placeholder.
 const DEVICE_ID: u64 = 8;
 
@@ -58,6 +66,20 @@ pub unsafe fn silence(nodes: &[PassthroughDevice]) {
     }
 }
 
+/// Resets every device that [`find`] found, whoever drives it: when this domain ends its memory becomes others', and what they were
+/// told to write they would write there.
+pub fn reset_all() {
+    for place in &FOUND {
+        let address = place.load(Ordering::Relaxed);
+        if address != 0 {
+            let status: *mut u32 = ptr::with_exposed_provenance_mut(address + STATUS);
+            // SAFETY: `find` saw a transport there, whose registers are mapped for good. The kernel is at its end: nobody else
+            // uses the device any more.
+            unsafe { status.write_volatile(0) };
+        }
+    }
+}
+
 /// Looks at each node of the device tree, with a line in the log for each.
 ///
 /// # Safety
@@ -75,6 +97,8 @@ pub unsafe fn find(nodes: &[PassthroughDevice]) -> Vec<PhysicalDevice> {
                     transport.device_type(),
                     u32::from(transport.version())
                 );
+                let free = FOUND.iter().find(|place| place.load(Ordering::Relaxed) == 0);
+                free.inspect(|place| place.store(at as usize, Ordering::Relaxed));
                 found.push(PhysicalDevice { transport, interrupt: Interrupt(interrupt) });
             }
             Err(ProbeError::Empty) => log::debug!("virtio at {at:#x}: {}", ProbeError::Empty),

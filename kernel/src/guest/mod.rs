@@ -188,6 +188,11 @@ impl Guest {
         let place = Place { domain: self.domain, id, base, irq, is_granted: sharing == Sharing::Granted };
         let device = self.device(model, irq, sharing);
         let attached = match self.held.iter().find(|entry| entry.place() == Some(place)).copied() {
+            Some(entry) if blame::is_given_up(entry) => {
+                self.release_held(id);
+                self.serve_all();
+                return Err(HypercallError { operation: blame::GIVEN_UP, errno: Errno::EPERM });
+            }
             Some(entry) => {
                 self.held.retain(|held| !core::ptr::eq(*held, entry));
                 let device = device.resumed_from(&entry.device);

@@ -7,6 +7,15 @@ pub const FORGET_REQUESTS_AT: u64 = 3;
 /// One that ended it so often is gone for its guest.
 pub const GIVE_UP_AT: u64 = 6;
 
+/// What is said of such a one.
+pub const GIVEN_UP: &str = "go on with a device that ended this kernel again and again";
+
+/// Whether a device has ended this kernel too often.
+#[must_use]
+pub fn is_given_up(entry: &DeviceEntry) -> bool {
+    entry.blame.get().is_none_or(|times| times >= GIVE_UP_AT)
+}
+
 /// While it lives, a device is being served.
 pub struct Served(Area);
 
@@ -73,5 +82,16 @@ mod tests {
         }
         end_while_serving(&area, one);
         assert_eq!((one.device.saved(), other.device.saved()), (None, Some(Saved::default())));
+    }
+
+    #[test]
+    fn what_ends_the_kernel_six_times_is_given_up() {
+        let area = area();
+        let entry = area.occupy(&place(DeviceId::Disk(1))).unwrap();
+        for _ in 0..GIVE_UP_AT {
+            assert!(!is_given_up(entry));
+            end_while_serving(&area, entry);
+        }
+        assert!(is_given_up(entry));
     }
 }

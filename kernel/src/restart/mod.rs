@@ -148,7 +148,10 @@ pub fn again() -> ! {
     match another_life(crate::arch::timer::now_ns() / 1000) {
         // SAFETY: what `kernel_main` was given, and `begin` noted. `bring_up` silences the devices before RAM is used anew.
         Some(device_tree) => unsafe { boot::start_again(device_tree) },
-        None => shutdown(ShutdownReason::Crash),
+        None => {
+            crate::devices::transport::reset_all();
+            shutdown(ShutdownReason::Crash)
+        }
     }
 }
 

@@ -23,6 +23,7 @@ const UNSAFE_MAY_BE_IN: &[&str] = &[
     "kernel/src/devices/transport.rs",
     "kernel/src/logger.rs",
     "kernel/src/mm/",
+    "kernel/src/restart/",
     "kernel/src/xen/",
     // Domains that are no part of the unikernel, but run without an operating system, too.
     "tests/guests/by_hand/src/",
