@@ -54,7 +54,7 @@ impl Server {
         // Of the handshake without answers to options, as it needs no look at what is asked: flags for no zeroes, then
         // size and abilities.
         let greeting = [&b"NBDMAGICIHAVEOPT"[..], &[0, 2], &16384_u64.to_be_bytes(), &[0, 1]].concat();
-        Box::new(ToServer { server: self.clone(), to_say: greeting })
+        Box::new(ToServer { server: self.clone(), to_say: greeting, was_asked: false })
     }
 
     /// Connections that there are.
@@ -67,6 +67,8 @@ impl Server {
 struct ToServer {
     server: Server,
     to_say: Vec<u8>,
+    /// It has heard which export is wanted.
+    was_asked: bool,
 }
 
 impl Connection for ToServer {
@@ -80,11 +82,15 @@ impl Connection for ToServer {
 
     fn send(&mut self, bytes: &[u8]) -> usize {
         self.server.heard.borrow_mut().extend_from_slice(bytes);
+        self.was_asked = true;
         bytes.len()
     }
 
     fn receive(&mut self, bytes: &mut [u8]) -> usize {
-        let count = bytes.len().min(self.to_say.len());
+        // Size and abilities are an answer.
+        const ANSWER_BYTES: usize = 10;
+        let kept_back = if self.was_asked { 0 } else { ANSWER_BYTES };
+        let count = bytes.len().min(self.to_say.len().saturating_sub(kept_back));
         bytes[..count].copy_from_slice(&self.to_say[..count]);
         self.to_say.drain(..count);
         count
