@@ -159,10 +159,25 @@ impl Bridge {
 
     /// Nobody keeps an address that is not the first it had.
     fn take_back(&mut self, address: MacAddress) {
-        let taken = self.ports.iter().find(|(_, port)| port.settings.address == Some(address));
-        if let Some(key) = taken.map(|(key, _)| key) {
+        let is_taken = |port: &State| port.settings.address == Some(address) && port.given != Some(address);
+        let taken = self.ports.iter().find(|(_, port)| is_taken(port));
+        if let Some((key, port)) = taken {
+            log::warn!("{}: gives the address {address} back, which is another's", port.settings.name);
             self.reset_address(key);
         }
+    }
+
+    /// The station `source` was heard at a port. Returns false if it cannot be there. A guest that has taken on the address of a
+    /// station outside while that was silent has to give it back.
+    fn learn(&mut self, from: usize, source: MacAddress, now_s: u32) -> bool {
+        if self.stations.learn(from, source, now_s) {
+            return true;
+        }
+        if self.uplink != Some(from) {
+            return false;
+        }
+        self.take_back(source);
+        self.stations.learn(from, source, now_s)
     }
 
     /// Whether an address can be a port's own, if that is not the port `except`.
@@ -192,7 +207,8 @@ impl Bridge {
     #[must_use]
     pub fn deadline_ns(&self) -> Option<u64> {
         let held = self.ports.iter().filter_map(|(_, port)| port.held);
-        held.filter_map(|held| self.ports.get(held.by)?.patience.end_ns()).min()
+        // Who waits for nobody any more goes on at once.
+        held.map(|held| self.ports.get(held.by).and_then(|by| by.patience.end_ns()).unwrap_or(0)).min()
     }
 
     /// Lets senders go on that have waited for long enough. Returns whether there were any.
@@ -227,13 +243,15 @@ impl Bridge {
 
     fn forward(&mut self, from: usize, frame: &Frame, now_ns: u64, when_full: WhenFull) -> bool {
         let now_s = u32::try_from(now_ns / NS_PER_SECOND).unwrap_or(u32::MAX);
+        let Some(sender) = self.ports.get(from) else { return true };
+        let addresses = Addresses::of(frame.bytes())
+            .filter(|addresses| is_allowed(&sender.settings, frame, addresses.source));
+        // Its own address needs no learning: most frames have it.
+        let needs_learning =
+            addresses.as_ref().is_some_and(|addresses| sender.settings.address != Some(addresses.source));
+        let addresses =
+            addresses.filter(|addresses| !needs_learning || self.learn(from, addresses.source, now_s));
         let Some(sender) = self.ports.get_mut(from) else { return true };
-        let addresses = Addresses::of(frame.bytes()).filter(|addresses| {
-            is_allowed(&sender.settings, frame, addresses.source)
-                // Its own address needs no learning: most frames have it.
-                && (sender.settings.address == Some(addresses.source)
-                    || self.stations.learn(from, addresses.source, now_s))
-        });
         let Some(addresses) = addresses else {
             sender.counters.refused += 1;
             return true;

@@ -26,6 +26,8 @@ pub struct GuestTable {
     guests: Vec<Option<Guest>>,
     /// Indexed by event port.
     vcpus: Vec<Option<Vcpu>>,
+    /// Who has the next turn first.
+    first: usize,
     /// Some device is active.
     active: bool,
     /// Who waits for news of the guests' drivers.
@@ -39,7 +41,16 @@ impl GuestTable {
     /// No guests yet.
     #[must_use]
     pub fn new(pages: Rc<RefCell<SinglePages>>, pager: Rc<RefCell<Pager>>) -> Self {
-        Self { guests: Vec::new(), vcpus: Vec::new(), active: false, waiting: None, pages, pager, area: None }
+        Self {
+            guests: Vec::new(),
+            vcpus: Vec::new(),
+            first: 0,
+            active: false,
+            waiting: None,
+            pages,
+            pager,
+            area: None,
+        }
     }
 
     /// The same, with what outlives this kernel noted in `area`.
@@ -198,7 +209,10 @@ impl GuestTable {
     /// Gives each guest with active devices a turn. Returns whether anything was done.
     pub fn work(&mut self) -> bool {
         let mut done = false;
-        for guest in self.guests.iter_mut().flatten() {
+        // Another one first each time: where they want the same room, as in one inbox, nobody is always too late.
+        self.first = (self.first + 1) % self.guests.len().max(1);
+        let (later, sooner) = self.guests.split_at_mut(self.first);
+        for guest in sooner.iter_mut().chain(later).flatten() {
             done |= guest.work();
             self.active |= guest.is_active();
         }

@@ -6,7 +6,7 @@
 //!
 //! That holds up what the sender has for others, so that it is bounded (XSA-392): a receiver that takes nothing has this time
 //! once. Then it has to take frames first, and has the more time the more it takes. Whoever takes little on purpose slows a
-//! sender down to 15 MB/s, never further.
+//! sender down to 10,000 frames a second, never further.
 
 use crate::net::frame::WIRE_BYTES_MAX;
 

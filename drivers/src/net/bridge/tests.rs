@@ -535,3 +535,24 @@ fn an_address_that_was_taken_on_is_given_up_to_whose_it_is() {
     send(&a, own(2), own(3));
     assert_eq!((taken(&b), a.counters().refused), (0, 1));
 }
+
+#[test]
+fn a_station_outside_that_was_silent_has_its_address_back_when_it_speaks() {
+    let (_bridge, [a, b, c]) = open([guest(1), guest(2), uplink()]);
+    assert!(a.set_address(STRANGER));
+    send(&c, own(2), STRANGER);
+    assert_eq!((a.address(), c.counters().refused, taken(&b)), (Some(own(1)), 0, 1));
+    send(&b, STRANGER, own(2));
+    assert_eq!([&a, &c].map(taken), [0, 1]);
+    // An address that was given stays its port's.
+    send(&c, own(2), own(1));
+    assert_eq!((a.address(), c.counters().refused), (Some(own(1)), 1));
+}
+
+#[test]
+fn who_waits_is_looked_at_even_if_the_receiver_has_just_taken_a_frame() {
+    let (bridge, [a, b]) = open([guest(1), guest(2)]);
+    send_until_held(&a, own(2), own(1), NOW);
+    drop(b.receive());
+    assert!(bridge.borrow().deadline_ns().is_some());
+}

@@ -141,7 +141,15 @@ impl Link {
     /// The server does its work: the next pause will be short.
     pub fn works(&mut self) {
         self.pause_ns = PAUSE_MIN_NS;
-        self.tell_back();
+        // A loss that was not told is told of when the connection stays.
+        if self.trouble.is_told {
+            self.tell_back();
+        }
+    }
+
+    /// There is something to tell once the connection stays: writes that may be lost, even if the loss was not told.
+    fn is_troubled(&self) -> bool {
+        self.trouble.is_told || self.trouble.in_doubt > 0
     }
 
     /// The link has come up again: so many commands are sent again, and of so many writes that were answered it is not
@@ -167,7 +175,7 @@ impl Link {
     pub fn deadline_ns(&self) -> Option<u64> {
         match self.state {
             State::Waiting { until_ns } | State::ShakingHands { until_ns, .. } => Some(until_ns),
-            State::Up { steady_ns } => self.trouble.is_told.then_some(steady_ns),
+            State::Up { steady_ns } => self.is_troubled().then_some(steady_ns),
         }
     }
 
@@ -194,7 +202,7 @@ impl Link {
 
     /// Ends the trouble, if there is any. What was not told counts for the next line.
     fn tell_back(&mut self) {
-        if !self.trouble.is_told {
+        if !self.is_troubled() {
             return;
         }
         let Trouble { replayed, in_doubt, .. } = core::mem::take(&mut self.trouble);
