@@ -317,3 +317,14 @@ fn a_frame_after_which_none_comes_is_told_of_before_long() {
     }
     assert!(start.elapsed().as_micros() >= 100);
 }
+
+/// It was taken with them, and forgotten with those that had to wait. Found by the fuzzer.
+#[test]
+fn a_chain_without_a_header_behind_many_large_frames_ends_the_queue() {
+    let mut guest = NetGuest::running();
+    (0..6).for_each(|_| drop(guest.post_sent(&[0; 2000], &[])));
+    guest.post(1, &[(DATA, 4, false)]);
+    guest.kick(1);
+    assert!(guest.needs_reset());
+    assert_eq!(guest.used_index(1), 6);
+}

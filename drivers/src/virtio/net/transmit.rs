@@ -170,14 +170,14 @@ impl Transmit {
         common.batch.done.clear();
         let mut broken = common.batch.take(queue, memory, bounds).err();
         let has_header = |chain: &&Chain| chain.readable_bytes as usize >= HEADER_BYTES;
+        let taken = common.batch.chains.len();
         let well_formed = common.batch.chains.iter().take_while(has_header).count();
-        if well_formed < common.batch.chains.len() {
+        if well_formed < taken {
             common.batch.chains.truncate(well_formed);
             broken = Some(QueueError::NoHeader);
         }
-        let taken = common.batch.chains.len();
         let whole = few_large(&common.batch.chains);
-        if whole < taken {
+        if whole < well_formed {
             // What is wrong behind them shows when it is their turn.
             common.batch.chains.truncate(whole);
             queue.put_back(u16::try_from(taken - whole).unwrap_or(0));
