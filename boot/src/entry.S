@@ -132,6 +132,9 @@ start_again:
     msr     sctlr_el1, x2
     isb
     msr     ttbr0_el1, x20
+    mrs     x3, tcr_el1                 // views are gone: no walks through TTBR1
+    orr     x3, x3, #TCR_EPD1
+    msr     tcr_el1, x3
     isb
     tlbi    vmalle1
     dsb     nsh
@@ -143,7 +146,9 @@ start_again:
     mov     x0, #1                      // from the copy to data
     bl      copy_data
     adrp    x1, bss_start
+    add     x1, x1, :lo12:bss_start
     adrp    x2, bss_end
+    add     x2, x2, :lo12:bss_end
 1:  cmp     x1, x2
     b.hs    2f
     stp     xzr, xzr, [x1], #16
@@ -157,11 +162,14 @@ start_again:
 // Copies data to its copy (x0 = 0) or back (x0 = 1). Clobbers x1 to x5.
 copy_data:
     adrp    x1, data_start
+    add     x1, x1, :lo12:data_start
     adrp    x2, data_copy_start
+    add     x2, x2, :lo12:data_copy_start
     cmp     x0, #0
     csel    x3, x1, x2, eq              // from
     csel    x4, x2, x1, eq              // to
     adrp    x5, bss_start               // data ends where BSS begins
+    add     x5, x5, :lo12:bss_start
     sub     x5, x5, x1
 1:  cbz     x5, 2f
     ldp     x1, x2, [x3], #16

@@ -15,7 +15,7 @@
     b       save_and_call
     .endm
 
-    // An interrupt between sleep_start and sleep_end (kernel/src/arch/sleep.S) ends a sleep: it is acknowledged by nobody
+    // An interrupt from sleep_start to sleep_end, that one included (kernel/src/arch/sleep.S) ends a sleep: it is acknowledged by nobody
     // here and stays pending, so it must be masked from then on. Anywhere else it is the watchdog's, and goes the way of all
     // exceptions.
     //
@@ -32,7 +32,7 @@
     adrp    x1, sleep_end
     add     x1, x1, :lo12:sleep_end
     cmp     x0, x1
-    b.hs    1f
+    b.hi    1f                          // sleep_end itself is where the hypercall returns to
     msr     elr_el1, x1
     mrs     x0, spsr_el1
     orr     x0, x0, #SPSR_INTERRUPTS_MASKED

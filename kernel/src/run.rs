@@ -90,6 +90,7 @@ impl Loop {
             }
             if done || worked || served {
                 quiet_since_ns = None;
+                watchdog::watch();
             }
             let quiet_ns = now_ns.saturating_sub(*quiet_since_ns.get_or_insert(now_ns));
             if worked || tends || news.is_there() {

@@ -8,6 +8,7 @@ pub mod copy;
 pub mod single_core;
 pub mod ticks;
 pub mod view_tables;
+pub mod whole;
 
 #[cfg(target_os = "none")]
 pub mod cpu;

@@ -23,6 +23,16 @@ pub fn unmask_interrupts() {
     unsafe { core::arch::asm!("msr daifclr, #2", options(nostack)) }
 }
 
+/// Whether no interrupt is taken.
+#[must_use]
+pub fn interrupts_are_masked() -> bool {
+    const INTERRUPTS: u64 = 1 << 7;
+    let flags: u64;
+    // SAFETY: only reads.
+    unsafe { core::arch::asm!("mrs {}, daif", out(reg) flags, options(nomem, nostack)) }
+    flags & INTERRUPTS != 0
+}
+
 /// Lets no interrupt be taken.
 pub fn mask_interrupts() {
     // SAFETY: changes nothing else.

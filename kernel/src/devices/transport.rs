@@ -20,7 +20,8 @@ const HEADER_BYTES: u64 = 0x100;
 /// Offset of the status register; 0 resets the device.
 const STATUS: usize = 0x70;
 
-/// Addresses of the registers of devices, for [`reset_all`]; 0 for none.
+/// Addresses of the registers of devices, for [`reset_all`]; 0 for none. A restart of the kernel leaves it alone.
+#[unsafe(link_section = ".kept.devices")]
 static FOUND: [AtomicUsize; PASSTHROUGH_MAX] = [const { AtomicUsize::new(0) }; PASSTHROUGH_MAX];
 
 /// Offset of the register with the device's kind; 0 is a placeholder.
@@ -97,7 +98,8 @@ pub unsafe fn find(nodes: &[PassthroughDevice]) -> Vec<PhysicalDevice> {
                     transport.device_type(),
                     u32::from(transport.version())
                 );
-                let free = FOUND.iter().find(|place| place.load(Ordering::Relaxed) == 0);
+                let free =
+                    FOUND.iter().find(|place| [0, at as usize].contains(&place.load(Ordering::Relaxed)));
                 free.inspect(|place| place.store(at as usize, Ordering::Relaxed));
                 found.push(PhysicalDevice { transport, interrupt: Interrupt(interrupt) });
             }

@@ -26,6 +26,7 @@ use core::cell::RefCell;
 use drivers::virtio::Features;
 use drivers::virtio::mmio::{Effect, MmioDevice, PlatformTrouble, Width};
 
+use crate::arch::whole::Whole;
 use crate::mm::foreign::Pager;
 use crate::mm::granted::GrantedMemory;
 use crate::mm::pinned::ForeignMemory;
@@ -188,18 +189,21 @@ impl Guest {
         let place = Place { domain: self.domain, id, base, irq, is_granted: sharing == Sharing::Granted };
         let device = self.device(model, irq, sharing);
         let attached = match self.held.iter().find(|entry| entry.place() == Some(place)).copied() {
-            Some(entry) if blame::is_given_up(entry) => {
+            Some(_) if self.area.is_some_and(|area| blame::is_given_up(&area, self.domain)) => {
                 self.release_held(id);
                 self.serve_all();
                 return Err(HypercallError { operation: blame::GIVEN_UP, errno: Errno::EPERM });
             }
             Some(entry) => {
                 self.held.retain(|held| !core::ptr::eq(*held, entry));
+                // Its rings are the guest's: whoever ends this kernel by what is in them is blamed.
+                let _served = self.area.map(|area| blame::Served::new(area, entry));
                 let device = device.resumed_from(&entry.device);
                 Attached { id, base, device, active: true, told: None, entry: Some(entry) }
             }
             None => {
                 self.release_held(id);
+                let _whole = Whole::begin();
                 self.server.change_range(RangeChange::Claim, base, base + DEVICE_BYTES - 1)?;
                 let entry = self.area.and_then(|area| area.occupy(&place));
                 let device = match entry {
@@ -233,7 +237,7 @@ impl Guest {
     }
 
     /// Answers what vCPUs wait for that may have told an earlier life so.
-    fn serve_all(&mut self) {
+    pub(super) fn serve_all(&mut self) {
         for vcpu in 0..self.server.ports().count() {
             self.serve(vcpu);
         }

@@ -6,6 +6,7 @@ use core::cell::RefCell;
 use core::task::{Context, Poll, Waker};
 
 use super::{DriverNews, Guest, Rest};
+use crate::arch::whole::Whole;
 use crate::mm::foreign::Pager;
 use crate::mm::singles::SinglePages;
 use crate::restart::area::{Area, DeviceEntry};
@@ -68,8 +69,12 @@ impl GuestTable {
         for (page, domain, server) in SinglePages::adopt_ioreq(&self.pages) {
             match IoreqServer::adopt(domain, server, page, &mut bound) {
                 Ok(server) => {
-                    let guest = Guest::adopted(domain, server, &self.pages, &self.pager, area);
-                    self.add(guest);
+                    let mut guest = Guest::adopted(domain, server, &self.pages, &self.pager, area);
+                    // One without devices goes, with its server.
+                    if !guest.is_idle() {
+                        guest.serve_all();
+                        self.add(guest);
+                    }
                 }
                 Err(error) => log::info!("{domain}: gone meanwhile: {error}"),
             }
@@ -122,7 +127,11 @@ impl GuestTable {
     pub fn find_or_add(&mut self, domain: DomainId) -> Result<&mut Guest, HypercallError> {
         let index = match self.position(domain) {
             Some(index) => index,
-            None => self.add(Guest::new(domain, &self.pages, &self.pager, self.area)?),
+            None => {
+                // A server without a guest would be nobody's.
+                let _whole = Whole::begin();
+                self.add(Guest::new(domain, &self.pages, &self.pager, self.area)?)
+            }
         };
         // Not reached: the guest was found or added just now.
         let missing = HypercallError { operation: "add a guest", errno: crate::xen::hypercall::Errno::ESRCH };

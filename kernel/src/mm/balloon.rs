@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 use super::frames::{FrameAllocator, LentFrame};
 use super::physmap::Hole;
 use crate::arch::copy;
+use crate::arch::whole::Whole;
 use crate::limits::{FRAMES_HIGH, PAGE_BYTES};
 use crate::xen::memory;
 
@@ -58,6 +59,8 @@ impl Balloon {
     /// Ram -> Hole: gives up to `most` frames back to Xen, and no more than [`BALLOON_BATCH`], zeroed, by one hypercall.
     #[must_use]
     pub fn inflate(&mut self, most: usize) -> Holes {
+        // What is noted as lent is none of our RAM any more when somebody reads the note.
+        let _whole = Whole::begin();
         let count = self.available().min(BALLOON_BATCH).min(most);
         let mut lent: SmallVec<[LentFrame; BALLOON_BATCH]> =
             (0..count).map_while(|_| self.frames.borrow_mut().lend()).collect();
@@ -83,6 +86,7 @@ impl Balloon {
     /// # Errors
     /// Xen has none; the hole is still one.
     pub fn deflate(&mut self, hole: Hole) -> Result<(), Hole> {
+        let _whole = Whole::begin();
         // The tables for this frame number are there, so Xen does not lose what it allocates.
         if !matches!(memory::populate(&[hole.gfn().0]), Ok(1)) {
             return Err(hole);

@@ -26,6 +26,7 @@ use smallvec::SmallVec;
 use super::address::GuestFrame;
 use super::physmap::{ForeignPage, MAP_BATCH, SlotIndex, Window};
 use crate::limits::{LEFT_OVER_PORTION, PAGE_BYTES, SLOTS_PER_DEVICE_MIN, STALE_PORTION};
+use crate::restart::watchdog;
 use crate::xen::DomainId;
 use crate::xen::hypercall::Errno;
 use crate::xen::memory::REMOVE_BATCH;
@@ -286,7 +287,9 @@ impl Pager {
         });
         self.dismiss(holder);
         // Some of what an earlier life of this kernel left may be its pages.
-        while self.window.clean(REMOVE_BATCH) {}
+        while self.window.clean(REMOVE_BATCH) {
+            watchdog::turned();
+        }
         kept
     }
 

@@ -15,8 +15,12 @@ use drivers::volume::ram::Storage;
 
 use super::address::Gfn;
 use crate::limits::{BLOCK_BYTES, PAGE_BYTES};
+use crate::restart::watchdog;
 
 const BITS: usize = u64::BITS as usize;
+
+/// Bytes zeroed between two signs of life.
+const ZERO_AT_ONCE: usize = 16 << 20;
 
 /// Frames of a block so large that no border of one lies in any bank.
 const ANYWHERE: usize = 1 << 52;
@@ -389,7 +393,10 @@ impl RamStorage {
     #[must_use]
     pub fn zeroed(run: FrameRun, bytes: usize) -> Option<Self> {
         let mut storage = Self::kept(run, bytes)?;
-        storage.bytes_mut().fill(0);
+        for part in storage.bytes_mut().chunks_mut(ZERO_AT_ONCE) {
+            part.fill(0);
+            watchdog::turned();
+        }
         Some(storage)
     }
 

@@ -11,6 +11,7 @@ use drivers::guest::Access;
 use smallvec::SmallVec;
 
 use super::address::Gfn;
+use crate::arch::whole::Whole;
 use crate::limits::SINGLE_PAGES;
 use crate::restart::words::Word;
 use crate::xen::DomainId;
@@ -97,7 +98,7 @@ impl SinglePages {
             let gfn = Gfn(first.0 + index);
             let removed = match note.get().map(Content::from_word) {
                 Some(Content::SharedInfo | Content::Ioreq(..)) => false,
-                Some(Content::GrantTable) => memory::remove(gfn.0).is_ok(),
+                Some(Content::GrantTable) => is_hole(memory::remove(gfn.0)),
                 Some(Content::Granted(handle)) => {
                     let mut unmapped = false;
                     let mapped = Mapped { gfn, handle, bus_address: 0 };
@@ -109,8 +110,12 @@ impl SinglePages {
             };
             if removed {
                 note.clear();
-            } else {
-                pages.mark(gfn, true);
+                continue;
+            }
+            pages.mark(gfn, true);
+            if !matches!(note.get().map(Content::from_word), Some(Content::SharedInfo | Content::Ioreq(..))) {
+                // Never tried again: Xen may have given the handle to another mapping by then.
+                note.damage();
             }
         }
         pages
@@ -185,6 +190,7 @@ impl SinglePages {
         let mut granted = GrantedPages { owner: owner.clone(), pages: SmallVec::new() };
         granted.pages.try_reserve(references.len()).map_err(|_| (0, FULL.into()))?;
         for references in references.chunks(grant::MAP_BATCH) {
+            let _whole = Whole::begin();
             let mut pages = owner.borrow_mut();
             let mut wanted = [Wanted { reference: 0, gfn: Gfn(0), access: Access::Read }; grant::MAP_BATCH];
             let mut count = 0;
@@ -218,6 +224,7 @@ impl SinglePages {
         map: impl FnOnce(u64) -> Result<(), HypercallError>,
     ) -> Result<SinglePage, HypercallError> {
         let gfn = owner.borrow().holes().next().ok_or(FULL)?;
+        let _whole = Whole::begin();
         map(gfn.0)?;
         owner.borrow_mut().note(gfn, content);
         Ok(SinglePage { owner: owner.clone(), gfn })
@@ -272,6 +279,11 @@ impl SinglePages {
     }
 }
 
+/// Whether nothing is there after an attempt to remove it: Xen says ENOENT where nothing was.
+fn is_hole(removed: Result<(), HypercallError>) -> bool {
+    removed.map_or_else(|error| error.errno == Errno::ENOENT, |()| true)
+}
+
 /// The numbers of the bits that are set in a word, in order.
 struct Bits(u64);
 
@@ -295,6 +307,7 @@ impl SinglePage {
 
 impl Drop for SinglePage {
     fn drop(&mut self) {
+        let _whole = Whole::begin();
         match memory::remove(self.gfn.0) {
             Ok(()) => self.owner.borrow_mut().forget(self.gfn),
             // The frame number stays marked as used: nothing is ever mapped over a page that is still there.
@@ -314,6 +327,7 @@ impl Drop for GrantedPages {
     fn drop(&mut self) {
         let mut owner = self.owner.borrow_mut();
         for batch in self.pages.chunks(grant::MAP_BATCH) {
+            let _whole = Whole::begin();
             grant::unmap(batch, |page, unmapped| match unmapped {
                 Ok(()) => {
                     owner.forget(page.gfn);

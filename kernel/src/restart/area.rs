@@ -296,7 +296,7 @@ pub(super) mod tests {
     use alloc::vec;
 
     const PAGES: usize = 2048;
-    const GUEST: DomainId = DomainId(0x7fef);
+    pub const GUEST: DomainId = DomainId(0x7fef);
 
     /// An empty area, for good.
     pub fn area() -> Area {

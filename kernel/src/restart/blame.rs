@@ -1,19 +1,21 @@
 //! Whose device was being served when this kernel ended: who ends it again and again is served no more.
 
 use super::area::{Area, DeviceEntry};
+use crate::xen::DomainId;
 
 /// A device that ended this kernel so often needs a reset by its guest: what it has in its rings is not done again.
 pub const FORGET_REQUESTS_AT: u64 = 3;
-/// One that ended it so often is gone for its guest.
+/// A guest whose devices ended it so often has none any more.
 pub const GIVE_UP_AT: u64 = 6;
 
 /// What is said of such a one.
 pub const GIVEN_UP: &str = "go on with a device that ended this kernel again and again";
 
-/// Whether a device has ended this kernel too often.
+/// Whether the devices of a guest have ended this kernel too often.
 #[must_use]
-pub fn is_given_up(entry: &DeviceEntry) -> bool {
-    entry.blame.get().is_none_or(|times| times >= GIVE_UP_AT)
+pub fn is_given_up(area: &Area, domain: DomainId) -> bool {
+    let its = area.devices.iter().filter(|entry| entry.place().is_some_and(|place| place.domain == domain));
+    its.map(|entry| entry.blame.get().unwrap_or(GIVE_UP_AT)).sum::<u64>() >= GIVE_UP_AT
 }
 
 /// While it lives, a device is being served.
@@ -49,7 +51,7 @@ pub fn assign(area: &Area) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::area::tests::{area, place};
+    use super::super::area::tests::{GUEST, area, place};
     use super::*;
     use crate::guest::DeviceId;
     use drivers::virtio::handover::Saved;
@@ -89,9 +91,9 @@ mod tests {
         let area = area();
         let entry = area.occupy(&place(DeviceId::Disk(1))).unwrap();
         for _ in 0..GIVE_UP_AT {
-            assert!(!is_given_up(entry));
+            assert!(!is_given_up(&area, GUEST));
             end_while_serving(&area, entry);
         }
-        assert!(is_given_up(entry));
+        assert!(is_given_up(&area, GUEST));
     }
 }

@@ -31,10 +31,10 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 /// What the log calls it.
 const NAME: &str = "restart";
 
-/// A life that ends sooner after it began to serve is a short one.
-const SHORT_US: u64 = 1_000_000;
+/// A life that ends sooner after it began to serve is a short one: so is one that hangs at once, which takes the watchdog a second.
+const SHORT_US: u64 = 1_500_000;
 /// So many short lives in a row, and this domain ends: it would not serve anybody.
-const SHORT_LIVES_MAX: u64 = 16;
+const SHORT_LIVES_MAX: u64 = 32;
 
 /// A crash that was asked for comes within this time.
 pub const CRASH_WITHIN_NS: u64 = 20_000_000;
@@ -90,9 +90,7 @@ pub fn check() {
         NOTHING => {}
         CRASH => {
             ASKED.store(NOTHING, Ordering::Relaxed);
-            // The low bits of the time are as good as dice.
-            let dice = crate::arch::timer::now_ns().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-            watchdog::bite_after_ns(dice % CRASH_WITHIN_NS);
+            watchdog::bite_within_ns(CRASH_WITHIN_NS);
         }
         _ => again(),
     }

@@ -4,7 +4,13 @@
 //! an idle domain is left alone. Time in which this domain does not run does not count: each tick is set when the one before
 //! was taken, and a loop needs next to no time for a turn.
 
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
+
+#[cfg(target_os = "none")]
+use core::sync::atomic::{AtomicBool, AtomicU64};
+
+#[cfg(target_os = "none")]
+use crate::arch::timer::{now_ns, set_watchdog_ns};
 
 /// From one look to the next.
 pub const TICK_NS: u64 = 200_000_000;
@@ -20,24 +26,28 @@ pub struct Watch {
     seen: AtomicU32,
     /// Looks in a row that found no more.
     stuck: AtomicU32,
-    /// The timer is set.
-    is_set: AtomicBool,
 }
 
 static WATCH: Watch = Watch::new();
 
+/// The timer is set.
+#[cfg(target_os = "none")]
+static IS_SET: AtomicBool = AtomicBool::new(false);
 /// The next interrupt ends this life.
 #[cfg(target_os = "none")]
 static BITES: AtomicBool = AtomicBool::new(false);
+/// It is to be in the work that there is from [`BITE_FROM_NS`] on.
+#[cfg(target_os = "none")]
+static BITES_SOON: AtomicBool = AtomicBool::new(false);
+#[cfg(target_os = "none")]
+static BITE_FROM_NS: AtomicU64 = AtomicU64::new(0);
+/// About what a turn with work takes.
+#[cfg(target_os = "none")]
+const TURN_NS: u64 = 20_000;
 
 impl Watch {
     const fn new() -> Self {
-        Self {
-            turns: AtomicU32::new(0),
-            seen: AtomicU32::new(0),
-            stuck: AtomicU32::new(0),
-            is_set: AtomicBool::new(false),
-        }
+        Self { turns: AtomicU32::new(0), seen: AtomicU32::new(0), stuck: AtomicU32::new(0) }
     }
 
     fn turned(&self) {
@@ -58,9 +68,26 @@ impl Watch {
 /// The loop turns, or what takes long makes headway.
 pub fn turned() {
     WATCH.turned();
-    if !WATCH.is_set.load(Ordering::Relaxed) {
+}
+
+/// The loop has work: from now on it is looked at.
+#[cfg(target_os = "none")]
+pub fn watch() {
+    if !IS_SET.load(Ordering::Relaxed) {
         set(TICK_NS);
     }
+    if BITES_SOON.load(Ordering::Relaxed) && now_ns() >= BITE_FROM_NS.load(Ordering::Relaxed) {
+        // In the midst of the work: within what a turn takes.
+        BITES_SOON.store(false, Ordering::Relaxed);
+        BITES.store(true, Ordering::Relaxed);
+        set(dice() % TURN_NS);
+    }
+}
+
+/// A number that nobody foresees: the low bits of the time are as good as dice.
+#[cfg(target_os = "none")]
+fn dice() -> u64 {
+    now_ns().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32
 }
 
 /// The interrupt ended a sleep: it was for nothing, and there is none until the loop has slept enough.
@@ -75,30 +102,28 @@ pub fn slept() {
 /// No more interrupts.
 #[cfg(target_os = "none")]
 pub fn stop() {
-    crate::arch::timer::set_watchdog_ns(None);
-    WATCH.is_set.store(false, Ordering::Relaxed);
+    set_watchdog_ns(None);
+    IS_SET.store(false, Ordering::Relaxed);
 }
 
-/// Ends this life after so long, whatever it does then.
+/// Ends this life at some instruction of the work that there is after some time, `most_ns` at most.
 #[cfg(target_os = "none")]
-pub fn bite_after_ns(after_ns: u64) {
-    BITES.store(true, Ordering::Relaxed);
-    set(after_ns);
+pub fn bite_within_ns(most_ns: u64) {
+    BITE_FROM_NS.store(now_ns() + dice() % most_ns, Ordering::Relaxed);
+    BITES_SOON.store(true, Ordering::Relaxed);
 }
 
+#[cfg(target_os = "none")]
 fn set(after_ns: u64) {
-    WATCH.is_set.store(true, Ordering::Relaxed);
-    #[cfg(target_os = "none")]
-    crate::arch::timer::set_watchdog_ns(Some(after_ns));
-    #[cfg(not(target_os = "none"))]
-    let _ = after_ns;
+    IS_SET.store(true, Ordering::Relaxed);
+    set_watchdog_ns(Some(after_ns));
 }
 
 /// Takes the interrupt, which came at address `at` of the kernel.
 #[cfg(target_os = "none")]
 pub fn interrupt(at: u64) {
     // Nothing else is let through; if it is none at all, there is nothing to do.
-    if crate::arch::gic::take_urgent().is_none() {
+    if crate::arch::gic::take_urgent().is_none() || !IS_SET.load(Ordering::Relaxed) {
         return;
     }
     if BITES.load(Ordering::Relaxed) || WATCH.look() {

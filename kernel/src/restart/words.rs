@@ -1,6 +1,6 @@
 //! Words that a crash may have left half-written, or overwritten, and that say so.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering, compiler_fence};
 
 /// 48 bits of value and 16 of check, changed by one store. Memory of zeroes, as Xen gives it, is none.
 #[derive(Debug, Default)]
@@ -14,7 +14,15 @@ impl Word {
     /// Writes a value, of which the low 48 bits count.
     pub fn set(&self, value: u64) {
         let value = value & VALUE;
+        // In the order of the program, as an interrupt sees it.
+        compiler_fence(Ordering::SeqCst);
         self.0.store(value | check(value) << VALUE_BITS, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+    }
+
+    /// A value that nobody believes, for good.
+    pub fn damage(&self) {
+        self.0.store(VALUE | !check(VALUE) << VALUE_BITS, Ordering::Relaxed);
     }
 
     /// No value.
@@ -54,8 +62,10 @@ mod tests {
             word.set(value);
             assert_eq!(word.get(), Some(value));
         }
+        word.damage();
+        assert!(word.is_damaged());
         word.clear();
-        assert_eq!(word.get(), None);
+        assert_eq!((word.get(), word.is_damaged()), (None, false));
     }
 
     #[test]

@@ -7,6 +7,9 @@ use super::DomainId;
 use super::abi::{AllocUnbound, BindInterdomain, DOMID_SELF, EventStatus, SharedInfo, event, number};
 use super::hypercall::{Errno, HypercallError, call};
 
+/// Ports that a domain can have (`EVTCHN_2L_NR_CHANNELS`).
+const PORTS_MAX: u32 = 4096;
+
 /// A local event channel port.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,17 +53,25 @@ fn status(port: Port) -> Result<EventStatus, HypercallError> {
     Ok(status)
 }
 
+/// Our ports, and what Xen tells of them. One that is closed, and so has no label, it may refuse to tell of.
+fn statuses() -> impl Iterator<Item = (Port, EventStatus)> {
+    let asked = (1..PORTS_MAX).map(|port| (Port(port), status(Port(port))));
+    let is_port = |status: &Result<EventStatus, HypercallError>| {
+        status.as_ref().err().is_none_or(|error| error.errno != Errno::EINVAL)
+    };
+    let there = asked.take_while(move |(_, status)| is_port(status));
+    there.filter_map(|(port, status)| Some((port, status.ok()?)))
+}
+
 /// How many ports of ours are open, by Xen's books. A hypercall for each there can be: for people who ask.
 #[must_use]
 pub fn open_ports() -> usize {
-    let statuses = (1..).map_while(|port| status(Port(port)).ok());
-    statuses.filter(|status| status.status != event::STATUS_CLOSED).count()
+    statuses().filter(|(_, status)| status.status != event::STATUS_CLOSED).count()
 }
 
 /// The ports of ours that are bound to ports of other domains, with those. A hypercall for each port there can be.
 pub fn bound_ports() -> impl Iterator<Item = (Port, DomainId, u32)> {
-    let statuses = (1..).map_while(|port| Some((Port(port), status(Port(port)).ok()?)));
-    statuses.filter(|(_, status)| status.status == event::STATUS_INTERDOMAIN).map(|(port, status)| {
+    statuses().filter(|(_, status)| status.status == event::STATUS_INTERDOMAIN).map(|(port, status)| {
         let [_, low, high] = status.rest;
         (port, DomainId(status.remote_domain), u32::from(low) | u32::from(high) << 16)
     })

@@ -116,6 +116,8 @@ impl IoreqServer {
                 None => BoundPort::bind(domain, remote)?,
             });
         }
+        // An answer may have been given and not told. A vCPU that is woken without one waits on.
+        server.ports().for_each(event::send);
         Ok(server)
     }
 

@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 use core::fmt::Display;
-use core::task::Poll;
+use core::task::{Context, Poll, Waker};
 
 use drivers::virtio::blk::BlockDevice;
 use drivers::volume::registry::Access;
@@ -60,11 +60,20 @@ impl Control {
         let outcome = match opened {
             Some(opened) if opened.wish == wish => opened.outcome,
             _ => {
-                if !self.openings.has(backend, &wish) {
-                    let opening = self.opening(backend, &wish);
-                    self.openings.begin(backend, wish, opening);
+                if self.openings.has(backend, &wish) {
+                    return Poll::Pending;
                 }
-                return Poll::Pending;
+                // Whatever the device was to be before.
+                self.openings.cancel(backend);
+                let mut opening = self.opening(backend, &wish);
+                // Most volumes need nobody to be waited for; the others are asked again, by who waits for them.
+                match opening.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                    Poll::Ready(outcome) => outcome,
+                    Poll::Pending => {
+                        self.openings.begin(backend, wish, opening);
+                        return Poll::Pending;
+                    }
+                }
             }
         };
         let DiskWish { target, device, place, .. } = wish;

@@ -26,6 +26,9 @@ use core::task::{Poll, Waker};
 /// and counts events that wait for room among them.
 pub const IN_FLIGHT_MAX: usize = 16;
 
+/// A byte that no path has, and that ends none.
+const NONSENSE: u8 = 0xff;
+
 /// What is to be done once the connection is not borrowed any more.
 #[derive(Default)]
 pub struct Effects {
@@ -76,9 +79,9 @@ impl Connection {
         let (mut outbox, mut assembler, mut last_id) = (VecDeque::new(), Assembler::default(), 0);
         if let Some((left, seed)) = ring.left_over() {
             // An earlier life of this kernel was cut off in the middle of a request, perhaps, and of a reply. The server
-            // gets its request, whose rest is zeroes; our first one is to end all watches, and its reply is where we begin.
+            // gets its request, whose rest makes no sense; our first one is to end all watches, and its reply is where we begin.
             if left > 0 {
-                outbox.push_back((RequestId(0), alloc::vec![0; left]));
+                outbox.push_back((RequestId(0), alloc::vec![NONSENSE; left]));
             }
             last_id = seed | 1 << 31;
             assembler = Assembler::hunting(RequestId(last_id.wrapping_add(1)));
@@ -202,10 +205,11 @@ impl Connection {
             if self.first_sent_bytes == 0 && self.in_flight >= IN_FLIGHT_MAX {
                 return;
             }
-            if self.first_sent_bytes == 0 {
-                self.ring.begin_request(bytes.len());
-            }
-            let count = match self.ring.send(bytes.get(self.first_sent_bytes..).unwrap_or_default()) {
+            let sent = match self.first_sent_bytes {
+                0 => self.ring.begin_request(bytes),
+                sent => self.ring.send(bytes.get(sent..).unwrap_or_default()),
+            };
+            let count = match sent {
                 Ok(0) => return,
                 Ok(count) => count,
                 Err(error) => return self.give_up(&error),

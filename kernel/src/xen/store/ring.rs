@@ -7,6 +7,7 @@
 //! The only unsafe code of the client is here: believing that an address is that page.
 
 use super::byte_ring::{BadIndex, ByteRing};
+use crate::arch::whole::Whole;
 use crate::restart::words::Word;
 use core::mem::offset_of;
 use core::ptr::NonNull;
@@ -17,6 +18,9 @@ pub const RING_BYTES: usize = 1024;
 
 /// Longest message, its header included (XENSTORE_PAYLOAD_MAX and `struct xsd_sockmsg`).
 const MESSAGE_BYTES_MAX: usize = 4096 + 16;
+
+/// Bytes of a message's header.
+const HEADER_BYTES: usize = 16;
 
 /// `connection`: the server has not (yet, or again) taken up this ring (XENSTORE_RECONNECT).
 const RECONNECT: u32 = 1;
@@ -93,10 +97,22 @@ impl Ring {
         self
     }
 
-    /// A request of so many bytes is about to be sent, in one or several parts.
-    pub fn begin_request(&mut self, bytes: usize) {
-        let end = self.page.request_producer.load(Ordering::Relaxed).wrapping_add(bytes as u32);
-        self.note.inspect(|note| note.set(end.into()));
+    /// Moves the first part of a request to the server, at least its header, and notes where it will end; or nothing.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub fn begin_request(&mut self, bytes: &[u8]) -> Result<usize, BadIndex> {
+        // What was sent and what is noted go together.
+        let _whole = Whole::begin();
+        let start = self.page.request_producer.load(Ordering::Relaxed);
+        let used = start.wrapping_sub(self.page.request_consumer.load(Ordering::Relaxed)) as usize;
+        if RING_BYTES.saturating_sub(used) < HEADER_BYTES.min(bytes.len()) {
+            // A header that is cut in two could not be completed by anybody else.
+            return self.send(&[]);
+        }
+        let count = self.send(bytes)?;
+        self.note.inspect(|note| note.set(start.wrapping_add(bytes.len() as u32).into()));
+        Ok(count)
     }
 
     /// Bytes of an earlier life's last request that the server still waits for, and a number that it has not used; none when
