@@ -319,7 +319,6 @@ fn a_frame_after_which_none_comes_is_told_of_before_long() {
     assert!(start.elapsed().as_micros() >= 100);
 }
 
-<<<<<<< HEAD
 const OTHER: drivers::net::MacAddress = drivers::net::MacAddress([0, 0x16, 0x3e, 0, 0, 3]);
 
 /// Posts frames to the station, one after the other of another length, and kicks.
@@ -436,7 +435,8 @@ fn what_was_told_at_rest_is_not_told_again() {
     let _ = guest.device.poll();
     let _ = guest.device.poll();
     assert_eq!(guest.line.edges(), told);
-=======
+}
+
 /// It was taken with them, and forgotten with those that had to wait. Found by the fuzzer.
 #[test]
 fn a_chain_without_a_header_behind_many_large_frames_ends_the_queue() {
@@ -446,5 +446,4 @@ fn a_chain_without_a_header_behind_many_large_frames_ends_the_queue() {
     guest.kick(1);
     assert!(guest.needs_reset());
     assert_eq!(guest.used_index(1), 6);
->>>>>>> 5836b409e2136cda88cc0e28fe66e16207c579ab
 }

@@ -172,9 +172,7 @@ impl Transmit {
         common.batch.done.clear();
         let mut broken = common.batch.take(queue, memory, bounds).err();
         let has_header = |chain: &&Chain| chain.readable_bytes as usize >= HEADER_BYTES;
-        let taken = common.batch.chains.len();
         let well_formed = common.batch.chains.iter().take_while(has_header).count();
-<<<<<<< HEAD
         if well_formed < common.batch.chains.len() {
             broken = Some(QueueError::NoHeader);
         }
@@ -182,14 +180,6 @@ impl Transmit {
         let is_held = !self.send_all(memory, common, whole);
         let sent = common.batch.done.len();
         if is_held || whole < well_formed {
-=======
-        if well_formed < taken {
-            common.batch.chains.truncate(well_formed);
-            broken = Some(QueueError::NoHeader);
-        }
-        let whole = few_large(&common.batch.chains);
-        if whole < well_formed {
->>>>>>> 5836b409e2136cda88cc0e28fe66e16207c579ab
             // What is wrong behind them shows when it is their turn.
             queue.put_back(common.batch.chains.get(sent..).unwrap_or_default());
             broken = None;
