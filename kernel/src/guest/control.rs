@@ -283,7 +283,7 @@ impl Control {
             Err(reason) => {
                 log::error!("{backend}: refused: {reason}");
                 if is_held {
-                    self.give_up(backend).await?;
+                    self.abandon(backend);
                 }
                 self.answer(backend, waits, "error", &reason).await.map(drop)
             }

@@ -190,8 +190,7 @@ impl Guest {
         let device = self.device(model, irq, sharing);
         let attached = match self.held.iter().find(|entry| entry.place() == Some(place)).copied() {
             Some(_) if self.area.is_some_and(|area| blame::is_given_up(&area, self.domain)) => {
-                self.release_held(id);
-                self.serve_all();
+                self.abandon(id);
                 return Err(HypercallError { operation: blame::GIVEN_UP, errno: Errno::EPERM });
             }
             Some(entry) => {
@@ -223,17 +222,31 @@ impl Guest {
         self.held.iter().filter_map(|entry| Some(entry.place()?.id))
     }
 
-    /// Nobody waits for a device of an earlier life any more. Returns whether there was one.
-    fn release_held(&mut self, id: DeviceId) -> bool {
+    /// A device of an earlier life is not attached again. Its registers stay ours, and read as zeroes: without anybody there
+    /// the guest would take a fault.
+    pub fn abandon(&mut self, id: DeviceId) {
+        if self.forget_held(id).is_some() {
+            self.serve_all();
+        }
+    }
+
+    /// Nobody waits for a device of an earlier life any more. Returns where it was, if there was one.
+    fn forget_held(&mut self, id: DeviceId) -> Option<Place> {
         let is_it = |entry: &&DeviceEntry| entry.place().is_some_and(|place| place.id == id);
-        let Some(index) = self.held.iter().position(is_it) else { return false };
-        let entry = self.held.swap_remove(index);
-        if let Some(place) = entry.place() {
+        let entry = self.held.swap_remove(self.held.iter().position(is_it)?);
+        let place = entry.place();
+        entry.release();
+        place
+    }
+
+    /// The same, and its registers are ours no more. Returns whether there was one.
+    fn release_held(&mut self, id: DeviceId) -> bool {
+        let place = self.forget_held(id);
+        if let Some(place) = place {
             // Fails when the guest is gone already, and its ranges with it.
             let _ = self.server.change_range(RangeChange::Release, place.base, place.base + DEVICE_BYTES - 1);
         }
-        entry.release();
-        true
+        place.is_some()
     }
 
     /// Answers what vCPUs wait for that may have told an earlier life so.
