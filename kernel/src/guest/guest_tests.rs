@@ -9,6 +9,7 @@
 //! | `refusal_tests` | disks that are refused, and what that leaves |
 //! | `nic_tests` | NICs in xenstore |
 //! | `life_tests` | random lives of guests and disks |
+//! | `lives_tests` | lives of this kernel, one after the other |
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -29,6 +30,8 @@ mod dispatch;
 mod granted;
 #[path = "life_tests.rs"]
 mod life;
+#[path = "lives_tests.rs"]
+mod lives;
 #[path = "nic_tests.rs"]
 mod nic;
 #[path = "opening_tests.rs"]

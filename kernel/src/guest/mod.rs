@@ -241,6 +241,7 @@ impl Guest {
 
     /// The same, and its registers are ours no more. Returns whether there was one.
     fn release_held(&mut self, id: DeviceId) -> bool {
+        let _whole = Whole::begin();
         let place = self.forget_held(id);
         if let Some(place) = place {
             // Fails when the guest is gone already, and its ranges with it.
@@ -281,15 +282,19 @@ impl Guest {
         if let Some(index) = self.devices.iter().position(|attached| attached.id == id) {
             let attached = self.devices.swap_remove(index);
             let range = (attached.base, attached.base + DEVICE_BYTES - 1);
-            // Fails when the guest is gone already, and its ranges with it.
-            let _ = self.server.change_range(RangeChange::Release, range.0, range.1);
+            {
+                // The next life takes it that the registers of who has an entry are claimed.
+                let _whole = Whole::begin();
+                // Fails when the guest is gone already, and its ranges with it.
+                let _ = self.server.change_range(RangeChange::Release, range.0, range.1);
+                attached.entry.inspect(|entry| entry.release());
+            }
             log::info!(
                 "{}: detached: {:?} {:?}",
                 self.domain,
                 attached.device.device(),
                 attached.device.counters()
             );
-            attached.entry.inspect(|entry| entry.release());
         }
     }
 

@@ -290,7 +290,7 @@ impl Area {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use alloc::boxed::Box;
     use alloc::vec;
