@@ -213,7 +213,8 @@ impl Control {
         let guests = self.guests.borrow();
         let devices = |guest: &Guest| {
             let domain = guest.domain();
-            guest.devices().chain(guest.held()).map(move |id| Backend::of(domain, id)).collect::<Vec<_>>()
+            let devices = guest.devices().chain(guest.held()).chain(guest.abandoned());
+            devices.map(move |id| Backend::of(domain, id)).collect::<Vec<_>>()
         };
         guests.iter().flat_map(devices).collect()
     }

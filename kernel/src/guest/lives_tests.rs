@@ -447,3 +447,48 @@ fn steps_that_belong_together_are_not_cut() {
     drop(outer);
     assert!(!whole::tests::is_whole());
 }
+
+#[test]
+fn an_abandoned_device_is_there_until_it_is_detached() {
+    let world = World::new();
+    let bed = world.begin();
+    world.attach_all(&bed);
+    end(bed);
+    let bed = world.begin();
+    bed.table.borrow_mut().find(A).unwrap().abandon(DeviceId::Disk(0));
+    end(bed);
+    let bed = world.begin();
+    assert_eq!(bed.load(A, 0, BASE, 4), 0);
+    {
+        let mut table = bed.table.borrow_mut();
+        let guest = table.find(A).unwrap();
+        assert_eq!((guest.held().next(), guest.abandoned().next()), (None, Some(DeviceId::Disk(0))));
+        assert!(!guest.is_idle());
+        guest.detach(DeviceId::Disk(0));
+        assert!(guest.is_idle());
+    }
+    assert_eq!(world.xen.claimed(A), vec![]);
+    world.attach(&bed, A).unwrap();
+    assert_eq!(bed.load(A, 0, BASE, 4), MAGIC);
+    world.assert_clean_without_guests(bed);
+}
+
+#[test]
+fn a_guest_that_is_given_up_reads_zeroes_in_each_life() {
+    let world = World::new();
+    let bed = world.begin();
+    world.attach_all(&bed);
+    end(bed);
+    world.area.find(A, DeviceId::Disk(0)).unwrap().blame.set(blame::GIVE_UP_AT);
+    assert!(world.xen.load(A, 0, BASE, 4));
+    let bed = world.begin();
+    assert_eq!(world.attach(&bed, A).map_err(|error| error.operation), Err(blame::GIVEN_UP));
+    assert_eq!(world.xen.outcome(A, 0), Outcome::Answered(0));
+    // With its last device it is not idle: it does not go yet.
+    assert!(!bed.table.borrow_mut().find(A).unwrap().is_idle());
+    end(bed);
+    let bed = world.begin();
+    assert_eq!(bed.load(A, 0, BASE, 4), 0);
+    end(bed);
+    world.assert_clean_without_guests(world.begin());
+}

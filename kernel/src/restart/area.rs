@@ -76,6 +76,7 @@ pub struct Place {
 const DOMAIN_SHIFT: u32 = 33;
 const NIC: u64 = 1 << 32;
 const GRANTED: u64 = 1 << 32;
+const ABANDONED: u64 = 1 << 33;
 
 /// A device by one number, of 48 bits.
 #[must_use]
@@ -105,6 +106,19 @@ impl DeviceEntry {
         self.device.forget();
         // Last: from here on it is somebody's.
         self.owner.set(key(place.domain, place.id));
+    }
+
+    /// It is there for its guest, and is never served again.
+    pub fn abandon(&self) {
+        if let Some(line) = self.line.get() {
+            self.line.set(line | ABANDONED);
+        }
+    }
+
+    /// Whether it is never served again.
+    #[must_use]
+    pub fn is_abandoned(&self) -> bool {
+        self.line.get().is_some_and(|line| line & ABANDONED != 0)
     }
 
     /// Nobody's any more.

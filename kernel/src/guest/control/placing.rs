@@ -93,11 +93,10 @@ impl Control {
         let Some(id) = disk.id() else { return false };
         let mut guests = self.guests.borrow_mut();
         let Some(guest) = guests.find(disk.guest) else { return false };
-        let was_there = guest.has(id) || guest.held().any(|held| held == id);
+        let was_there = guest.devices().chain(guest.held()).chain(guest.abandoned()).any(|there| there == id);
         if was_there {
             guest.detach(id);
         }
-        // One whose last device was given up before goes now, too.
         if guest.is_idle() {
             guests.remove(disk.guest);
             log::info!(
