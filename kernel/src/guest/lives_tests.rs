@@ -99,7 +99,7 @@ impl World {
     }
 
     /// All guests go, and nothing of any life is left.
-    fn assert_clean_without_guests(&self, bed: Bed) {
+    fn assert_clean_without_guests(&self, bed: &Bed) {
         for domain in [A, B] {
             bed.table.borrow_mut().remove(domain);
             assert_eq!(self.xen.servers(domain), 0);
@@ -200,7 +200,7 @@ fn who_waited_is_answered_after_the_attach_and_not_before() {
     let world = World::new();
     let bed = world.begin();
     world.attach_all(&bed);
-    drop(world.start_all(&bed));
+    world.start_all(&bed);
     end(bed);
     for vcpu in [0, 1] {
         assert!(world.xen.load(A, vcpu, BASE, 4));
@@ -214,7 +214,7 @@ fn who_waited_is_answered_after_the_attach_and_not_before() {
     assert_eq!([0, 1].map(|vcpu| world.xen.outcome(A, vcpu)), [Outcome::Waiting; 2]);
     world.attach(&bed, A).unwrap();
     assert_eq!([0, 1].map(|vcpu| world.xen.outcome(A, vcpu)), [Outcome::Answered(MAGIC); 2]);
-    world.assert_clean_without_guests(bed);
+    world.assert_clean_without_guests(&bed);
 }
 
 #[test]
@@ -238,7 +238,7 @@ fn requests_under_way_are_answered_once() {
     bed.work();
     assert_eq!(driver.used(), 1);
     assert_eq!(driver.run(READ, 1), 0);
-    world.assert_clean_without_guests(bed);
+    world.assert_clean_without_guests(&bed);
 }
 
 #[test]
@@ -257,7 +257,7 @@ fn a_guest_that_died_between_lives_leaves_nothing() {
     world.attach(&bed, B).unwrap();
     let mut driver = Driver { grants: true, submitted: 1, ..Driver::new(&bed, B, BASE) };
     assert_eq!(driver.run(READ, 0), 0);
-    world.assert_clean_without_guests(bed);
+    world.assert_clean_without_guests(&bed);
 }
 
 #[test]
@@ -272,7 +272,7 @@ fn a_device_that_is_gone_from_xenstore_is_released_and_who_waits_is_answered() {
     assert_eq!(world.xen.outcome(A, 0), Outcome::Answered(0));
     assert_eq!((world.xen.claimed(A), world.area.find(A, DeviceId::Disk(0)).is_none()), (vec![], true));
     assert!(bed.table.borrow_mut().find(A).unwrap().is_idle());
-    world.assert_clean_without_guests(bed);
+    world.assert_clean_without_guests(&bed);
 }
 
 #[test]
@@ -288,7 +288,7 @@ fn an_abandoned_device_reads_as_zeroes() {
     assert_eq!(bed.load(A, 1, BASE, 4), 0);
     bed.store(A, 0, BASE + register::STATUS, 1);
     assert_eq!(bed.load(A, 0, BASE + register::STATUS, 4), 0);
-    world.assert_clean_without_guests(bed);
+    world.assert_clean_without_guests(&bed);
 }
 
 #[test]
@@ -306,7 +306,7 @@ fn granted_rings_are_unmapped_by_handle_and_mapped_again() {
     assert_eq!(world.xen.grant_mappings(), 3);
     let mut driver = Driver { grants: true, submitted: 1, ..Driver::new(&bed, B, BASE) };
     assert_eq!(driver.run(READ, 0), 0);
-    world.assert_clean_without_guests(bed);
+    world.assert_clean_without_guests(&bed);
 }
 
 /// The granted pages that the notes tell of.
@@ -324,7 +324,7 @@ fn a_handle_that_is_stale_is_never_tried_again() {
     let world = World::new();
     let bed = world.begin();
     world.attach_all(&bed);
-    drop(world.start_all(&bed));
+    world.start_all(&bed);
     end(bed);
     // The end came after Xen unmapped them and before that was noted.
     let stale = noted_grants(&world);
@@ -357,7 +357,7 @@ fn an_answer_that_was_not_told_is_told() {
     assert_eq!(world.xen.outcome(A, 1), Outcome::Waiting);
     let bed = world.begin();
     assert_eq!(world.xen.outcome(A, 1), Outcome::Answered(MAGIC));
-    world.assert_clean_without_guests(bed);
+    world.assert_clean_without_guests(&bed);
 }
 
 /// A life of all that there is: guests are served, one of them loses its disk, and goes.
@@ -388,7 +388,7 @@ fn a_life_may_end_at_any_hypercall() {
         for mut driver in world.start_all(&bed) {
             assert_eq!(driver.run(READ, 0), 0, "step {last}");
         }
-        world.assert_clean_without_guests(bed);
+        world.assert_clean_without_guests(&bed);
         if !is_ended {
             assert!(last > 40, "{last} steps are no life");
             break;
@@ -431,7 +431,7 @@ fn a_life_that_ends_as_it_takes_over_is_taken_over() {
             assert_eq!((driver.used(), world.xen.read_guest(domain, STATUS_BYTE)), (2, [0]), "step {last}");
             assert_eq!(driver.run(READ, 2), 0);
         }
-        world.assert_clean_without_guests(bed);
+        world.assert_clean_without_guests(&bed);
         if !is_ended {
             assert!(last > 20, "{last} steps are no life");
             break;
@@ -470,7 +470,7 @@ fn an_abandoned_device_is_there_until_it_is_detached() {
     assert_eq!(world.xen.claimed(A), vec![]);
     world.attach(&bed, A).unwrap();
     assert_eq!(bed.load(A, 0, BASE, 4), MAGIC);
-    world.assert_clean_without_guests(bed);
+    world.assert_clean_without_guests(&bed);
 }
 
 #[test]
@@ -490,5 +490,5 @@ fn a_guest_that_is_given_up_reads_zeroes_in_each_life() {
     let bed = world.begin();
     assert_eq!(bed.load(A, 0, BASE, 4), 0);
     end(bed);
-    world.assert_clean_without_guests(world.begin());
+    world.assert_clean_without_guests(&world.begin());
 }
