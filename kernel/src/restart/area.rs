@@ -21,7 +21,8 @@ use drivers::virtio::handover::DeviceHandover;
 use super::words::Word;
 use crate::guest::DeviceId;
 use crate::limits::{
-    HANDOVER_DEVICES_MIN, HANDOVER_PAGES_PER_DEVICE, HANDOVER_VOLUMES, PAGE_BYTES, SINGLE_PAGES,
+    HANDOVER_DEVICES_MAX, HANDOVER_DEVICES_MIN, HANDOVER_PAGES_PER_DEVICE, HANDOVER_VOLUMES, PAGE_BYTES,
+    SINGLE_PAGES,
 };
 use crate::xen::DomainId;
 
@@ -179,7 +180,11 @@ struct Layout {
 impl Layout {
     const fn of(ram_pages: usize) -> Self {
         let by_ram = ram_pages / HANDOVER_PAGES_PER_DEVICE;
-        let device_count = if by_ram > HANDOVER_DEVICES_MIN { by_ram } else { HANDOVER_DEVICES_MIN };
+        let device_count = match by_ram {
+            ..HANDOVER_DEVICES_MIN => HANDOVER_DEVICES_MIN,
+            HANDOVER_DEVICES_MAX.. => HANDOVER_DEVICES_MAX,
+            _ => by_ram,
+        };
         let lent_words = ram_pages.div_ceil(u64::BITS as usize);
         let singles = size_of::<Root>();
         let devices = singles + size_of::<[Word; SINGLE_PAGES]>();
