@@ -61,7 +61,8 @@ net_up 10.9.0.3/24
 vlan 5 10.9.5.3/24
 reach 10.9.0.9
 # It cannot take on another, and still has its own.
-if (address 02:00:00:00:00:98) 2>/dev/null; then
+ip link set eth0 down
+if ip link set eth0 address 02:00:00:00:00:98 2>/dev/null; then
     echo "guest: reaches another address"
     exit 1
 fi
