@@ -5,7 +5,6 @@
 mod calls;
 pub(crate) mod fake;
 mod faults;
-mod lives;
 mod requests;
 mod transactions;
 mod watches;
