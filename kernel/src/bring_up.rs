@@ -86,6 +86,9 @@ pub unsafe fn foundation(
     // The handover area, right after the image, and the heap after it.
     let gap = gap_after_image(&machine, &blob);
     let ram_pages = ram_bytes(&machine) / PAGE_BYTES;
+    if Area::bytes(ram_pages) > gap.len() / 2 {
+        return Err("there is too little memory behind the image".into());
+    }
     // SAFETY: the gap is RAM that holds neither image nor blob nor initrd, and the frame allocator leaves it out.
     let area = unsafe { Area::at(gap.start, ram_pages) };
     let gap = gap.start + Area::bytes(ram_pages)..gap.end;
@@ -128,7 +131,6 @@ pub unsafe fn foundation(
     for bank in &machine.memory {
         frames.borrow_mut().add_bank(&bytes_of(bank));
     }
-    let special_pages = current_reservation().map_or(0, |all| all.saturating_sub(frames.borrow().total()));
     let image = boot::image::layout();
     for used in [image.text.start..heap.end, blob] {
         if let Some(run) = FrameAllocator::take_at(&frames, &used) {
@@ -139,6 +141,8 @@ pub unsafe fn foundation(
     let volumes = RamVolumes::new(area, &frames);
     let lent = frames.borrow_mut().noted_in(area.lent);
     Balloon::recover(&frames, lent);
+    let own = frames.borrow().total() - frames.borrow().lent();
+    let special_pages = current_reservation().map_or(0, |all| all.saturating_sub(own));
 
     // Others' pages, and events.
     let singles = Rc::new(RefCell::new(SinglePages::noted_in(Gfn::containing(region.start), area.singles)));

@@ -102,7 +102,9 @@ pub const LOOK_AGAIN_NS: u64 = 100_000_000;
 
 /// Devices that outlive a restart of the kernel: so many, ...
 pub const HANDOVER_DEVICES_MIN: usize = 48;
-/// ... or one for so many pages of our RAM.
+/// ... or one for so many pages of our RAM, ...
 pub const HANDOVER_PAGES_PER_DEVICE: usize = 64;
+/// ... but no more than so many.
+pub const HANDOVER_DEVICES_MAX: usize = 4096;
 /// Volumes in RAM that do.
 pub const HANDOVER_VOLUMES: usize = 64;

@@ -20,10 +20,34 @@ impl Whole {
         Self { was_masked }
     }
 
-    /// On a host nothing interrupts.
+    /// On a host nothing interrupts, but for tests.
     #[cfg(not(target_os = "none"))]
     pub fn begin() -> Self {
+        #[cfg(test)]
+        tests::DEPTH.with(|depth| depth.set(depth.get() + 1));
         Self {}
+    }
+}
+
+#[cfg(test)]
+impl Drop for Whole {
+    fn drop(&mut self) {
+        tests::DEPTH.with(|depth| depth.set(depth.get() - 1));
+    }
+}
+
+/// What tests know of it.
+#[cfg(test)]
+pub mod tests {
+    use core::cell::Cell;
+
+    std::thread_local! {
+        pub(super) static DEPTH: Cell<usize> = const { Cell::new(0) };
+    }
+
+    /// Whether this thread is between steps that belong together.
+    pub fn is_whole() -> bool {
+        DEPTH.with(Cell::get) > 0
     }
 }
 

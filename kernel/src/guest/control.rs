@@ -213,7 +213,8 @@ impl Control {
         let guests = self.guests.borrow();
         let devices = |guest: &Guest| {
             let domain = guest.domain();
-            guest.devices().chain(guest.held()).map(move |id| Backend::of(domain, id)).collect::<Vec<_>>()
+            let devices = guest.devices().chain(guest.held()).chain(guest.abandoned());
+            devices.map(move |id| Backend::of(domain, id)).collect::<Vec<_>>()
         };
         guests.iter().flat_map(devices).collect()
     }
@@ -283,7 +284,7 @@ impl Control {
             Err(reason) => {
                 log::error!("{backend}: refused: {reason}");
                 if is_held {
-                    self.give_up(backend).await?;
+                    self.abandon(backend);
                 }
                 self.answer(backend, waits, "error", &reason).await.map(drop)
             }

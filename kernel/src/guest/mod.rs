@@ -104,7 +104,7 @@ pub struct Guest {
     domain: DomainId,
     // Dropped in this order: devices give their pins back before the server goes.
     devices: Vec<Attached>,
-    /// Those of an earlier life of this kernel that are not attached again: who looks at one waits.
+    /// Those of an earlier life of this kernel that are not attached again: who looks at one waits until it is, or is abandoned.
     held: Vec<&'static DeviceEntry>,
     server: IoreqServer,
     pages: Rc<RefCell<SinglePages>>,
@@ -188,10 +188,10 @@ impl Guest {
         }
         let place = Place { domain: self.domain, id, base, irq, is_granted: sharing == Sharing::Granted };
         let device = self.device(model, irq, sharing);
-        let attached = match self.held.iter().find(|entry| entry.place() == Some(place)).copied() {
+        let is_it = |entry: &&&DeviceEntry| !entry.is_abandoned() && entry.place() == Some(place);
+        let attached = match self.held.iter().find(is_it).copied() {
             Some(_) if self.area.is_some_and(|area| blame::is_given_up(&area, self.domain)) => {
-                self.release_held(id);
-                self.serve_all();
+                self.abandon(id);
                 return Err(HypercallError { operation: blame::GIVEN_UP, errno: Errno::EPERM });
             }
             Some(entry) => {
@@ -218,21 +218,41 @@ impl Guest {
         Ok(())
     }
 
-    /// Devices of an earlier life that are not attached again.
+    /// Devices of an earlier life that are to be attached again.
     pub fn held(&self) -> impl Iterator<Item = DeviceId> + '_ {
-        self.held.iter().filter_map(|entry| Some(entry.place()?.id))
+        self.not_attached(false)
     }
 
-    /// Nobody waits for a device of an earlier life any more. Returns whether there was one.
+    /// Devices of an earlier life that are not.
+    pub fn abandoned(&self) -> impl Iterator<Item = DeviceId> + '_ {
+        self.not_attached(true)
+    }
+
+    fn not_attached(&self, is_abandoned: bool) -> impl Iterator<Item = DeviceId> + '_ {
+        let held = self.held.iter().filter(move |entry| entry.is_abandoned() == is_abandoned);
+        held.filter_map(|entry| Some(entry.place()?.id))
+    }
+
+    /// A device of an earlier life is not attached again, in no other life either: what its driver writes from now on is lost.
+    /// Its registers stay ours until it is detached, and read as zeroes: without anybody there the guest would take a fault.
+    pub fn abandon(&mut self, id: DeviceId) {
+        if let Some(entry) = self.held.iter().find(|entry| is_of(entry, id)) {
+            entry.abandon();
+            self.serve_all();
+        }
+    }
+
+    /// A device of an earlier life is nobody's any more, and its registers ours no more. Returns whether there was one.
     fn release_held(&mut self, id: DeviceId) -> bool {
-        let is_it = |entry: &&DeviceEntry| entry.place().is_some_and(|place| place.id == id);
-        let Some(index) = self.held.iter().position(is_it) else { return false };
+        let Some(index) = self.held.iter().position(|entry| is_of(entry, id)) else { return false };
         let entry = self.held.swap_remove(index);
         if let Some(place) = entry.place() {
+            // The next life takes it that the registers of who has an entry are claimed.
+            let _whole = Whole::begin();
             // Fails when the guest is gone already, and its ranges with it.
             let _ = self.server.change_range(RangeChange::Release, place.base, place.base + DEVICE_BYTES - 1);
+            entry.release();
         }
-        entry.release();
         true
     }
 
@@ -268,15 +288,19 @@ impl Guest {
         if let Some(index) = self.devices.iter().position(|attached| attached.id == id) {
             let attached = self.devices.swap_remove(index);
             let range = (attached.base, attached.base + DEVICE_BYTES - 1);
-            // Fails when the guest is gone already, and its ranges with it.
-            let _ = self.server.change_range(RangeChange::Release, range.0, range.1);
+            {
+                // As in `release_held`.
+                let _whole = Whole::begin();
+                // Fails when the guest is gone already, and its ranges with it.
+                let _ = self.server.change_range(RangeChange::Release, range.0, range.1);
+                attached.entry.inspect(|entry| entry.release());
+            }
             log::info!(
                 "{}: detached: {:?} {:?}",
                 self.domain,
                 attached.device.device(),
                 attached.device.counters()
             );
-            attached.entry.inspect(|entry| entry.release());
         }
     }
 
@@ -284,7 +308,8 @@ impl Guest {
     /// whether there is work.
     pub fn serve(&mut self, vcpu: usize) -> bool {
         let Some(pending) = self.server.take(vcpu) else { return false };
-        let (area, is_held) = (self.area, |address| self.held.iter().any(|entry| lies_in(entry, address)));
+        let (area, is_held) =
+            (self.area, |address| self.held.iter().any(|entry| is_waited_for(entry, address)));
         match pending.access {
             // It is not taken: it waits until the device is attached again.
             Access::Read { address, .. } | Access::Write { address, .. } if is_held(address) => false,
@@ -378,11 +403,14 @@ impl Guest {
     }
 }
 
-/// Whether `address` is one of the registers of a device of an earlier life.
-fn lies_in(entry: &DeviceEntry, address: u64) -> bool {
-    entry
-        .place()
-        .is_some_and(|place| (place.base..place.base.saturating_add(DEVICE_BYTES)).contains(&address))
+fn is_of(entry: &DeviceEntry, id: DeviceId) -> bool {
+    entry.place().is_some_and(|place| place.id == id)
+}
+
+/// Whether who accesses `address` is to wait for a device of an earlier life.
+fn is_waited_for(entry: &DeviceEntry, address: u64) -> bool {
+    let has = |place: Place| (place.base..place.base.saturating_add(DEVICE_BYTES)).contains(&address);
+    !entry.is_abandoned() && entry.place().is_some_and(has)
 }
 
 /// The device at `address`, and the offset in its registers; none when the access does not lie in one device.

@@ -175,9 +175,13 @@ impl sequences::Bed for Bed {
 
     fn state(&self) -> Self::State {
         let window = &self.window;
-        let slots = self.books().map(|(gfn, page)| (gfn.map(|gfn| gfn.0), page.map(|page| page.0)));
+        // Where our holes begin is another place in each bed.
+        let first = Gfn::containing(self.xen.space().start);
+        let place = |gfn: Gfn| gfn.0.wrapping_sub(first.0);
+        let slots = self.books().map(|(gfn, page)| (gfn.map(place), page.map(|page| page.0)));
         let counts = (window.mapped, window.ballooned, window.placed, window.lowest_nowhere, window.is_short);
-        let region = (window.unpopulated.next.0, window.unpopulated.end.0, window.region.start.0);
+        let region =
+            (place(window.unpopulated.next), place(window.unpopulated.end), place(window.region.start));
         (slots, counts, region, (window.balloon.available(), self.is_pool_ended, self.xen.tables()))
     }
 
@@ -243,5 +247,5 @@ impl sequences::Bed for Bed {
 #[test]
 fn no_sequence_of_moves_loses_a_page_or_has_it_twice() {
     let states = play::<Bed>(&moves(), MOVES);
-    assert!(states > 1000, "{states}");
+    assert!(states > 200, "{states}");
 }

@@ -95,6 +95,8 @@ impl SinglePages {
         let mut pages = Self::new(first);
         pages.notes = Some(notes);
         for (index, note) in (0..).zip(notes) {
+            // What is unmapped and what is noted go together.
+            let _whole = Whole::begin();
             let gfn = Gfn(first.0 + index);
             let removed = match note.get().map(Content::from_word) {
                 Some(Content::SharedInfo | Content::Ioreq(..)) => false,

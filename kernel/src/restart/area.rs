@@ -21,7 +21,8 @@ use drivers::virtio::handover::DeviceHandover;
 use super::words::Word;
 use crate::guest::DeviceId;
 use crate::limits::{
-    HANDOVER_DEVICES_MIN, HANDOVER_PAGES_PER_DEVICE, HANDOVER_VOLUMES, PAGE_BYTES, SINGLE_PAGES,
+    HANDOVER_DEVICES_MAX, HANDOVER_DEVICES_MIN, HANDOVER_PAGES_PER_DEVICE, HANDOVER_VOLUMES, PAGE_BYTES,
+    SINGLE_PAGES,
 };
 use crate::xen::DomainId;
 
@@ -76,6 +77,7 @@ pub struct Place {
 const DOMAIN_SHIFT: u32 = 33;
 const NIC: u64 = 1 << 32;
 const GRANTED: u64 = 1 << 32;
+const ABANDONED: u64 = 1 << 33;
 
 /// A device by one number, of 48 bits.
 #[must_use]
@@ -105,6 +107,19 @@ impl DeviceEntry {
         self.device.forget();
         // Last: from here on it is somebody's.
         self.owner.set(key(place.domain, place.id));
+    }
+
+    /// It is there for its guest, and is never served again.
+    pub fn abandon(&self) {
+        if let Some(line) = self.line.get() {
+            self.line.set(line | ABANDONED);
+        }
+    }
+
+    /// Whether it is never served again.
+    #[must_use]
+    pub fn is_abandoned(&self) -> bool {
+        self.line.get().is_some_and(|line| line & ABANDONED != 0)
     }
 
     /// Nobody's any more.
@@ -165,7 +180,11 @@ struct Layout {
 impl Layout {
     const fn of(ram_pages: usize) -> Self {
         let by_ram = ram_pages / HANDOVER_PAGES_PER_DEVICE;
-        let device_count = if by_ram > HANDOVER_DEVICES_MIN { by_ram } else { HANDOVER_DEVICES_MIN };
+        let device_count = match by_ram {
+            ..HANDOVER_DEVICES_MIN => HANDOVER_DEVICES_MIN,
+            HANDOVER_DEVICES_MAX.. => HANDOVER_DEVICES_MAX,
+            _ => by_ram,
+        };
         let lent_words = ram_pages.div_ceil(u64::BITS as usize);
         let singles = size_of::<Root>();
         let devices = singles + size_of::<[Word; SINGLE_PAGES]>();
@@ -290,7 +309,7 @@ impl Area {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use alloc::boxed::Box;
     use alloc::vec;

@@ -103,6 +103,10 @@ pub fn begin(area: &Area, life: Life, device_tree: usize) {
     }
     let root = area.root;
     root.device_tree.set(device_tree as u64);
+    if life == Life::Again {
+        // What it has is known to be good for a life.
+        remember(area);
+    }
 }
 
 /// From here on a fault begins another life, and ends the domain no more. Tells of the one before, if there was one.
@@ -114,6 +118,10 @@ pub fn allow(area: &Area, life: Life, may_crash: bool) {
         blame::assign(area);
     }
     MAY_CRASH.store(may_crash, Ordering::Relaxed);
+    remember(area);
+}
+
+fn remember(area: &Area) {
     AREA.store(core::ptr::from_ref(area.root).expose_provenance(), Ordering::Relaxed);
 }
 

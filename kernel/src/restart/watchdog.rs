@@ -41,9 +41,9 @@ static BITES: AtomicBool = AtomicBool::new(false);
 static BITES_SOON: AtomicBool = AtomicBool::new(false);
 #[cfg(target_os = "none")]
 static BITE_FROM_NS: AtomicU64 = AtomicU64::new(0);
-/// About what a turn with work takes.
+/// Within this the loop is at its work still, most often, and has not given the processor away.
 #[cfg(target_os = "none")]
-const TURN_NS: u64 = 20_000;
+const TURN_NS: u64 = 5_000;
 
 impl Watch {
     const fn new() -> Self {
@@ -94,7 +94,7 @@ fn dice() -> u64 {
 #[cfg(target_os = "none")]
 pub fn slept() {
     if BITES.load(Ordering::Relaxed) {
-        bite(0);
+        bite(None);
     }
     stop();
 }
@@ -127,14 +127,15 @@ pub fn interrupt(at: u64) {
         return;
     }
     if BITES.load(Ordering::Relaxed) || WATCH.look() {
-        bite(at);
+        bite(Some(at));
     }
     set(TICK_NS);
 }
 
 #[cfg(target_os = "none")]
-fn bite(at: u64) -> ! {
-    let place = at.wrapping_sub(boot::image::layout().text.start as u64);
+fn bite(at: Option<u64>) -> ! {
+    // None: in a sleep.
+    let place = at.map_or(0, |at| at.wrapping_sub(boot::image::layout().text.start as u64));
     let what = if BITES.load(Ordering::Relaxed) { "as asked" } else { "the loop does not turn" };
     crate::logger::emergency(format_args!("WATCHDOG {what}: at image + {place:#x}"));
     super::again()

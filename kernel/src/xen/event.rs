@@ -69,11 +69,17 @@ pub fn open_ports() -> usize {
     statuses().filter(|(_, status)| status.status != event::STATUS_CLOSED).count()
 }
 
-/// The ports of ours that are bound to ports of other domains, with those. A hypercall for each port there can be.
+/// The ports of ours that are bound to ports of other domains, with those; and, with port 0, those that are bound to nothing any
+/// more since the other domain went, or yet. A hypercall for each port there can be.
 pub fn bound_ports() -> impl Iterator<Item = (Port, DomainId, u32)> {
-    statuses().filter(|(_, status)| status.status == event::STATUS_INTERDOMAIN).map(|(port, status)| {
+    statuses().filter_map(|(port, status)| {
         let [_, low, high] = status.rest;
-        (port, DomainId(status.remote_domain), u32::from(low) | u32::from(high) << 16)
+        let remote = match status.status {
+            event::STATUS_INTERDOMAIN => u32::from(low) | u32::from(high) << 16,
+            event::STATUS_UNBOUND => 0,
+            _ => return None,
+        };
+        Some((port, DomainId(status.remote_domain), remote))
     })
 }
 

@@ -103,3 +103,17 @@ fn open_ports_are_those_that_are_not_closed() {
     drop(bound);
     assert_eq!(open_ports(), 0);
 }
+
+#[test]
+fn ports_are_told_with_what_they_are_bound_to() {
+    let xen = FakeXen::new();
+    xen.add_domain(GUEST, 1);
+    let server = crate::xen::ioreq::IoreqServer::new(GUEST, &xen.single_pages()).unwrap();
+    let port = server.ports().next().unwrap();
+    let remote = xen.slot(GUEST, 0, 0).event_port;
+    assert_eq!(bound_ports().collect::<Vec<_>>(), [(port, GUEST, remote)]);
+    // Of one that is closed we are told nothing.
+    assert_eq!(status(Port(port.0 + 1)).err().map(|error| error.errno), Some(Errno::EACCES));
+    xen.destroy(GUEST);
+    assert!(bound_ports().map(|(port, _, remote)| (port, remote)).eq([(port, 0)]));
+}

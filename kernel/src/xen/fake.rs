@@ -32,6 +32,7 @@ use super::DomainId;
 use super::abi::{self, DOMID_SELF, MulticallEntry, number};
 use super::event::Port;
 use super::hypercall::{self, Arguments, Errno};
+use crate::arch::whole;
 use crate::limits::{FRAMES_HIGH, PAGE_BYTES, SINGLE_PAGES};
 use crate::mm::address::Gfn;
 use crate::mm::balloon::Balloon;
@@ -234,12 +235,34 @@ impl FakeXen {
             refusals: Vec::new(),
             leaks: Vec::new(),
         }));
-        let answering = xen.clone();
-        // SAFETY: only `hypercall::call` calls, whose contract is that of the hypercalls.
-        hypercall::fake::install(move |number, arguments| unsafe {
-            answering.borrow_mut().call(number, arguments)
+        let xen = Self(xen);
+        xen.install(|| {});
+        xen
+    }
+
+    /// Answers the hypercalls of this thread, and calls `step` before and after each that changes something and is not in the
+    /// midst of steps that belong together.
+    pub fn install(&self, step: impl Fn() + 'static) {
+        let answering = self.0.clone();
+        hypercall::fake::install(move |number, arguments| {
+            // One that only asks makes no difference.
+            let asks = number == number::EVENT_CHANNEL_OP && arguments[0] == abi::event::STATUS;
+            let is_step = !asks && !whole::tests::is_whole();
+            if is_step {
+                step();
+            }
+            // SAFETY: only `hypercall::call` calls, whose contract is that of the hypercalls.
+            let result = unsafe { answering.borrow_mut().call(number, arguments) };
+            if is_step {
+                step();
+            }
+            result
         });
-        Self(xen)
+    }
+
+    /// The addresses of our physmap's holes.
+    pub fn space(&self) -> Range<usize> {
+        self.0.borrow().machine.space()
     }
 
     /// Our frame numbers for single pages.

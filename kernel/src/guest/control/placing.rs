@@ -80,14 +80,23 @@ impl Control {
         Ok(())
     }
 
+    /// Gives up a device that the guest had before this kernel was started again.
+    pub(super) fn abandon(&self, backend: Backend) {
+        let mut guests = self.guests.borrow_mut();
+        if let (Some(guest), Some(id)) = (guests.find(backend.guest), backend.id()) {
+            guest.abandon(id);
+        }
+    }
+
     /// Takes a device out of its guest, and forgets the guest with its last one. Returns whether it was attached.
     pub(super) fn detach(&self, disk: Backend) -> bool {
-        let Some(id) = disk.id().filter(|_| self.is_attached(disk) || self.is_held(disk)) else {
-            return false;
-        };
+        let Some(id) = disk.id() else { return false };
         let mut guests = self.guests.borrow_mut();
         let Some(guest) = guests.find(disk.guest) else { return false };
-        guest.detach(id);
+        let was_there = guest.devices().chain(guest.held()).chain(guest.abandoned()).any(|there| there == id);
+        if was_there {
+            guest.detach(id);
+        }
         if guest.is_idle() {
             guests.remove(disk.guest);
             log::info!(
@@ -102,7 +111,7 @@ impl Control {
             );
             self.tell_physmap(&guests);
         }
-        true
+        was_there
     }
 }
 

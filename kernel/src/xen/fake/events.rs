@@ -50,17 +50,21 @@ impl Xen {
         Ok(())
     }
 
-    /// Unbound ports are those that [`Self::allocate`] made.
+    /// Unbound ports are those that [`Self::allocate`] made, and those whose other end went. One that is closed has no label,
+    /// by which XSM's FLASK would know whether we may be told.
     fn status(&mut self, status: &mut EventStatus) -> Result<(), Errno> {
-        const STATUS_INTERDOMAIN: u32 = 2;
         if status.port as usize > PORTS_MAX {
             return Err(Errno::EINVAL);
         }
-        (status.status, status.remote_domain) = match self.ports.get(&status.port) {
-            None => (event::STATUS_CLOSED, 0),
-            Some(None) => (event::STATUS_UNBOUND, OWN_DOMAIN),
-            Some(Some((domain, _))) => (STATUS_INTERDOMAIN, *domain),
-        };
+        match self.ports.get(&status.port).ok_or(Errno::EACCES)? {
+            None => (status.status, status.remote_domain) = (event::STATUS_UNBOUND, OWN_DOMAIN),
+            Some((domain, remote)) => {
+                (status.status, status.remote_domain) = (event::STATUS_INTERDOMAIN, *domain);
+                // The halves of a number that is aligned, behind one that is half as long.
+                let [low, high] = [*remote, *remote >> 16].map(|half| (half & 0xffff) as u16);
+                status.rest = [0, low, high];
+            }
+        }
         Ok(())
     }
 

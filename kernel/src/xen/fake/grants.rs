@@ -9,7 +9,7 @@ use core::sync::atomic::Ordering;
 
 use super::machine::Frame;
 use super::physmap::Entry;
-use super::{Call, Xen};
+use super::{Call, Leak, Xen};
 use crate::limits::PAGE_BYTES;
 use crate::xen::abi::{CopyGrant, CopySide, DOMID_SELF, GrantEntry, MapGrant, UnmapGrant, grant};
 use crate::xen::hypercall::Errno;
@@ -71,18 +71,11 @@ pub struct Grants {
     mappings: BTreeMap<u32, Mapping>,
     /// Mappings that there can be.
     pub mappings_max: usize,
-    last_handle: u32,
 }
 
 impl Grants {
     pub fn new(table: Frame) -> Self {
-        Self {
-            table,
-            places: BTreeMap::new(),
-            mappings: BTreeMap::new(),
-            mappings_max: usize::MAX,
-            last_handle: 0,
-        }
+        Self { table, places: BTreeMap::new(), mappings: BTreeMap::new(), mappings_max: usize::MAX }
     }
 
     pub fn place(&mut self, gfn: u64, bus_address: u64) {
@@ -187,7 +180,9 @@ impl Xen {
         if self.grants.mapped() >= self.grants.mappings_max {
             return Err(NO_SPACE);
         }
-        let handle = self.grants.last_handle + 1;
+        // One that is free is given again.
+        let is_free = |handle: &u32| !self.grants.mappings.contains_key(handle);
+        let handle = (1..).find(is_free).ok_or(NO_SPACE)?;
         let gfn = request.host_address / PAGE_BYTES as u64;
         self.set(gfn, Entry::Grant(handle)).map_err(|_| GENERAL_ERROR)?;
         request.bus_address = match page {
@@ -207,7 +202,6 @@ impl Xen {
             }
         };
         request.handle = handle;
-        self.grants.last_handle = handle;
         let mapping = Mapping { gfn, domain: request.domain, reference: request.reference, writes };
         self.grants.mappings.insert(handle, mapping);
         Ok(())
@@ -215,9 +209,14 @@ impl Xen {
 
     fn unmap_grant(&mut self, request: &UnmapGrant) -> Result<(), i16> {
         let mapping = self.grants.mappings.get(&request.handle).ok_or(BAD_HANDLE)?;
-        if request.host_address != mapping.gfn * PAGE_BYTES as u64
-            || self.physmap.get(&mapping.gfn) != Some(&Entry::Grant(request.handle))
-        {
+        let asked = request.host_address / PAGE_BYTES as u64;
+        if asked != mapping.gfn && !self.physmap.contains_key(&asked) {
+            // Xen finds nothing there and is content: handle and pin go, and the page stays where it is mapped.
+            self.leaks.push(Leak::GrantLost { gfn: mapping.gfn });
+            self.grants.mappings.remove(&request.handle);
+            return Ok(());
+        }
+        if asked != mapping.gfn || self.physmap.get(&mapping.gfn) != Some(&Entry::Grant(request.handle)) {
             return Err(GENERAL_ERROR);
         }
         let mapping = self.grants.mappings.remove(&request.handle).ok_or(BAD_HANDLE)?;

@@ -154,6 +154,8 @@ impl Xen {
     pub fn request(&mut self, id: u16, server: u16, vcpu: usize, request: Slot) {
         let held = &self.domain(id).servers[&server];
         let (page, port) = (held.page, held.ports[vcpu]);
+        // What came before wakes nobody who waits from now on.
+        self.notified.remove(&(id, port));
         let slot = self.slot_at(page, vcpu);
         slot.address.store(request.address, Ordering::Relaxed);
         slot.data.store(request.data, Ordering::Relaxed);

@@ -162,6 +162,16 @@ impl Fake {
     }
 
     fn execute(&mut self, request: &Request) -> Result<Vec<u8>, &'static str> {
+        // A path ends with a NUL, and what a WRITE puts there need not.
+        let ends = match request.operation {
+            11 => request.payload.contains(&0),
+            _ => request.payload.last().is_none_or(|&last| last == 0),
+        };
+        // No path has a byte above 0x7f.
+        let path = request.payload.split(|&byte| byte == 0).next().unwrap_or_default();
+        if !ends || !path.is_ascii() {
+            return Err("EINVAL");
+        }
         let mut strings = request.payload.split(|&byte| byte == 0).map(text);
         let mut string = || strings.next().ok_or("EINVAL");
         match request.operation {

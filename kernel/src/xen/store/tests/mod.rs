@@ -5,6 +5,7 @@
 mod calls;
 pub(crate) mod fake;
 mod faults;
+mod lives;
 mod requests;
 mod transactions;
 mod watches;
