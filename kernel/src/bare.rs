@@ -241,5 +241,5 @@ fn physical_devices(
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     logger::emergency(format_args!("PANIC {info}"));
-    restart::again()
+    restart::again(restart::End::Fault)
 }

@@ -64,5 +64,5 @@ extern "C" fn exception_entry(frame: &mut ExceptionFrame, vector: u64) {
             get(2),
         ));
     }
-    crate::restart::again()
+    crate::restart::again(crate::restart::End::Fault)
 }

@@ -37,6 +37,8 @@ pub struct Root {
     pub short_lives: Word,
     /// When this life began to serve, in microseconds; none before it does.
     pub serving_since_us: Word,
+    /// For how long the last life served, in microseconds.
+    pub served_us: Word,
     /// When the last life ended, in microseconds.
     pub ended_us: Word,
     /// The ring index at which the request ends that is being sent to xenstored.
@@ -284,6 +286,7 @@ impl Area {
             restarts,
             short_lives,
             serving_since_us,
+            served_us,
             ended_us,
             store_request_end,
             window_slots,
@@ -294,6 +297,7 @@ impl Area {
             restarts,
             short_lives,
             serving_since_us,
+            served_us,
             ended_us,
             store_request_end,
             window_slots,

@@ -7,6 +7,8 @@ use crate::xen::DomainId;
 pub const FORGET_REQUESTS_AT: u64 = 3;
 /// A guest whose devices ended it so often has none any more.
 pub const GIVE_UP_AT: u64 = 6;
+/// A life that serves for so long, in microseconds, makes good for what was blamed before: ten minutes.
+const FORGIVE_AFTER_US: u64 = 600_000_000;
 
 /// What is said of such a one.
 pub const GIVEN_UP: &str = "go on with a device that ended this kernel again and again";
@@ -40,6 +42,9 @@ impl Drop for Served {
 pub fn assign(area: &Area) {
     let served = area.root.served.get().and_then(|index| area.devices.get(index as usize));
     area.root.served.clear();
+    if area.root.served_us.get().unwrap_or(0) >= FORGIVE_AFTER_US {
+        area.devices.iter().for_each(|entry| entry.blame.set(0));
+    }
     let Some((entry, place)) = served.and_then(|entry| Some((entry, entry.place()?))) else { return };
     let times = entry.blame.get().unwrap_or(0) + 1;
     entry.blame.set(times);
@@ -84,6 +89,19 @@ mod tests {
         }
         end_while_serving(&area, one);
         assert_eq!((one.device.saved(), other.device.saved()), (None, Some(Saved::default())));
+    }
+
+    #[test]
+    fn a_life_that_serves_for_long_forgives() {
+        let area = area();
+        let [one, other] = [1, 2].map(|number| area.occupy(&place(DeviceId::Disk(number))).unwrap());
+        (1..FORGET_REQUESTS_AT).for_each(|_| end_while_serving(&area, one));
+        area.root.served_us.set(FORGIVE_AFTER_US);
+        end_while_serving(&area, other);
+        assert_eq!((one.blame.get(), other.blame.get()), (Some(0), Some(1)));
+        area.root.served_us.set(FORGIVE_AFTER_US - 1);
+        end_while_serving(&area, other);
+        assert_eq!((one.blame.get(), other.blame.get()), (Some(0), Some(2)));
     }
 
     #[test]

@@ -56,6 +56,15 @@ impl Life {
     }
 }
 
+/// Why a life of this kernel ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// By a fault, maybe of what it served at the time.
+    Fault,
+    /// Somebody wished it.
+    Asked,
+}
+
 /// Address of the handover area once there may be another life: what [`again`] needs when nothing else can be trusted.
 static AREA: AtomicUsize = AtomicUsize::new(0);
 
@@ -92,7 +101,7 @@ pub fn check() {
             ASKED.store(NOTHING, Ordering::Relaxed);
             watchdog::bite_within_ns(CRASH_WITHIN_NS);
         }
-        _ => again(),
+        _ => again(End::Asked),
     }
 }
 
@@ -130,28 +139,32 @@ pub fn serving(area: &Area, now_us: u64) {
     area.root.serving_since_us.set(now_us);
 }
 
-/// Where the device tree is, if there is to be another life: none before [`allow`], when the area is damaged, and after too many short lives in a row.
+/// This life ends: where the device tree is, if there is to be another one. None before [`allow`], when the area is damaged, and
+/// after too many short lives in a row.
 #[must_use]
-pub fn another_life(now_us: u64) -> Option<usize> {
+pub fn another_life(end: End, now_us: u64) -> Option<usize> {
     let address = AREA.load(Ordering::Relaxed);
     let root = core::ptr::NonNull::new(core::ptr::with_exposed_provenance_mut::<area::Root>(address))?;
     // SAFETY: `allow` stored the address of a root that lives for good; it is made of atomics.
     let root = unsafe { root.as_ref() };
     let device_tree = root.device_tree.get()?;
     root.ended_us.set(now_us);
-    let since_us = root.serving_since_us.get();
+    let served_us = root.serving_since_us.get().map_or(0, |since_us| now_us.saturating_sub(since_us));
     root.serving_since_us.clear();
-    let is_short = since_us.is_none_or(|since_us| now_us.saturating_sub(since_us) < SHORT_US);
-    let short_lives = if is_short { root.short_lives.get().unwrap_or(0) + 1 } else { 0 };
+    root.served_us.set(served_us);
+    if end == End::Asked {
+        root.served.clear();
+    }
+    let short_lives = if served_us < SHORT_US { root.short_lives.get().unwrap_or(0) + 1 } else { 0 };
     root.short_lives.set(short_lives);
     (short_lives <= SHORT_LIVES_MAX).then_some(device_tree as usize)
 }
 
 /// Ends this life, and begins the next one, or ends this domain.
 #[cfg(target_os = "none")]
-pub fn again() -> ! {
+pub fn again(end: End) -> ! {
     use crate::xen::sched::{ShutdownReason, shutdown};
-    match another_life(crate::arch::timer::now_ns() / 1000) {
+    match another_life(end, crate::arch::timer::now_ns() / 1000) {
         // SAFETY: what `kernel_main` was given, and `begin` noted. `bring_up` silences the devices before RAM is used anew.
         Some(device_tree) => unsafe { boot::start_again(device_tree) },
         None => {
@@ -167,16 +180,16 @@ mod tests {
 
     /// In one test: what [`another_life`] looks at is there once.
     #[test]
-    fn a_kernel_that_ends_soon_again_and_again_ends_its_domain() {
+    fn a_kernel_that_ends_soon_again_and_again_ends_its_domain_and_who_asks_for_it_is_not_blamed() {
         let area = area::tests::area();
-        assert_eq!(another_life(0), None, "before it is allowed");
+        assert_eq!(another_life(End::Fault, 0), None, "before it is allowed");
         begin(&area, Life::First, 0x4800_0000);
         allow(&area, Life::First, false);
         let mut now_us = 0;
         let mut lives_of = |us: u64| {
             serving(&area, now_us);
             now_us += us;
-            another_life(now_us)
+            another_life(End::Fault, now_us)
         };
         for _ in 0..SHORT_LIVES_MAX {
             assert_eq!(lives_of(SHORT_US - 1), Some(0x4800_0000));
@@ -187,5 +200,13 @@ mod tests {
             assert!(lives_of(SHORT_US - 1).is_some());
         }
         assert_eq!(lives_of(SHORT_US - 1), None);
+
+        let entry = area.occupy(&area::tests::place(crate::guest::DeviceId::Disk(1))).unwrap();
+        for (end, times) in [(End::Asked, 0), (End::Fault, 1)] {
+            core::mem::forget(blame::Served::new(area, entry));
+            let _ = another_life(end, now_us);
+            blame::assign(&area);
+            assert_eq!(entry.blame.get(), Some(times), "{end:?}");
+        }
     }
 }

@@ -10,6 +10,8 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use core::sync::atomic::{AtomicBool, AtomicU64};
 
 #[cfg(target_os = "none")]
+use super::End;
+#[cfg(target_os = "none")]
 use crate::arch::timer::{now_ns, set_watchdog_ns};
 
 /// From one look to the next.
@@ -136,9 +138,12 @@ pub fn interrupt(at: u64) {
 fn bite(at: Option<u64>) -> ! {
     // None: in a sleep.
     let place = at.map_or(0, |at| at.wrapping_sub(boot::image::layout().text.start as u64));
-    let what = if BITES.load(Ordering::Relaxed) { "as asked" } else { "the loop does not turn" };
+    let (what, end) = match BITES.load(Ordering::Relaxed) {
+        true => ("as asked", End::Asked),
+        false => ("the loop does not turn", End::Fault),
+    };
     crate::logger::emergency(format_args!("WATCHDOG {what}: at image + {place:#x}"));
-    super::again()
+    super::again(end)
 }
 
 #[cfg(test)]
