@@ -25,6 +25,7 @@ pub struct Totals {
 
 /// Runs a target for so many seconds, or until an input fails. Returns where that input is.
 pub fn run(fuzzer: &Fuzzer, name: &str, seconds: u64) -> Result<Option<PathBuf>> {
+    let _lock = fuzzer.lock(name)?;
     let corpus = fuzzer.corpus(name)?;
     let artifacts = fuzzer.findings()?.join(format!("{name}-"));
     let mut program = fuzzer.program(name)?;

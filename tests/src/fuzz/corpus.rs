@@ -22,6 +22,7 @@ pub fn read(path: &Path) -> Result<Vec<Vec<u8>>> {
 
 /// Writes the smallest inputs that reach all that the whole corpus of a target reaches, as far as there is room.
 pub fn minimise(fuzzer: &Fuzzer, name: &str) -> Result<()> {
+    let _lock = fuzzer.lock(name)?;
     let corpus = fuzzer.corpus(name)?;
     let least = fuzzer.kept.join(format!(".least-{name}"));
     if least.exists() {

@@ -30,8 +30,7 @@ pub struct Fuzzer {
     pub kept: PathBuf,
     /// Where the programs are, and inputs that fail.
     target: PathBuf,
-    /// No other command works on the corpus meanwhile.
-    _lock: File,
+    cache: Cache,
 }
 
 impl Fuzzer {
@@ -54,7 +53,12 @@ impl Fuzzer {
         let kept = cache.root().join("fuzz");
         let target = image::target_folder()?.join("fuzz");
         std::fs::create_dir_all(&kept).context("cannot write to the cache")?;
-        Ok(Self { workspace, kept, target, _lock: cache.lock("fuzz")? })
+        Ok(Self { workspace, kept, target, cache })
+    }
+
+    /// No other command works on the corpus of a target while this lives; on others it may.
+    pub fn lock(&self, name: &str) -> Result<File> {
+        self.cache.lock(&format!("fuzz-{name}"))
     }
 
     /// The names of all targets.
