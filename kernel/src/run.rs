@@ -80,7 +80,10 @@ impl Loop {
                 self.leave();
                 return reason;
             }
-            let worked = self.guests.borrow_mut().work();
+            let worked = {
+                let mut guests = self.guests.borrow_mut();
+                guests.begin_turn() | guests.work()
+            };
             let tends = self.ram.tend(&mut Growth);
             self.end_resumption();
             self.devices.kick();
