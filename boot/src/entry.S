@@ -23,7 +23,8 @@
     // A level-1 block: valid, attribute index 0, inner-shareable, accessed, EL1 read-write and executable.
     .equ    BLOCK_1GIB_NORMAL, 1 | 3 << 8 | 1 << 10
     .equ    GIB_SHIFT, 30
-    .equ    R_AARCH64_RELATIVE, 1027
+    .equ    WORD, 8
+    .equ    RELR_BITMAP_WORDS, 63
 
     .section .text.entry, "ax"
     .global entry
@@ -69,23 +70,34 @@ entry:
     msr     sctlr_el1, x1
     isb
 
-    // 3. Relocate: the image is linked at 0 and runs wherever it was loaded. Each entry of .rela.dyn is
-    //    { offset, type, addend }; all are R_AARCH64_RELATIVE, anything else stops here for good.
+    // 3. Relocate: the image is linked at 0 and runs wherever it was loaded. .relr.dyn (ELF, SHT_RELR) names the words to
+    //    which the load address is to be added. An even entry is the offset of one; an odd entry is a bitmap of the
+    //    63 words after the last ones, bit 1 for the first of them.
     adrp    x0, image_header            // load address = what to add
-    adrp    x1, rela_start
-    add     x1, x1, :lo12:rela_start
-    adrp    x2, rela_end
-    add     x2, x2, :lo12:rela_end
+    adrp    x1, relr_start
+    add     x1, x1, :lo12:relr_start
+    adrp    x2, relr_end
+    add     x2, x2, :lo12:relr_end
 1:  cmp     x1, x2
-    b.hs    2f
-    ldp     x3, x4, [x1], #16
-    ldr     x5, [x1], #8
-    cmp     x4, #R_AARCH64_RELATIVE
-    b.ne    park
+    b.hs    5f
+    ldr     x3, [x1], #WORD
+    tbnz    x3, #0, 2f
+    add     x4, x3, x0
+    ldr     x5, [x4]
     add     x5, x5, x0
-    str     x5, [x3, x0]
+    str     x5, [x4], #WORD             // x4 = the word after
     b       1b
-2:
+2:  mov     x6, x4
+3:  lsr     x3, x3, #1
+    tbz     x3, #0, 4f
+    ldr     x5, [x6]
+    add     x5, x5, x0
+    str     x5, [x6]
+4:  add     x6, x6, #WORD
+    cbnz    x3, 3b
+    add     x4, x4, #RELR_BITMAP_WORDS * WORD
+    b       1b
+5:
     // 4. Data as it is now is what the kernel begins with, each time.
     mov     x0, #0                      // from data to the copy
     bl      copy_data
