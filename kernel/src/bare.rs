@@ -67,7 +67,8 @@ extern "C" fn kernel_main(device_tree: usize, again: usize) -> ! {
     shutdown(reason)
 }
 
-/// Brings everything up, in order.
+/// Brings everything up, in order. What it and its steps need of the stack, the loop has again: none of them is inlined.
+#[inline(never)]
 fn bring_up(device_tree: usize, life: Life) -> Result<Loop, Box<dyn core::error::Error>> {
     // SAFETY: `kernel_main` is called once in a life, with what `entry.S` handed over, and did nothing else so far.
     let foundation = unsafe { foundation(device_tree, life, &[])? };

@@ -13,6 +13,8 @@ use crate::drive::{Drive, DriveError, DriveFacts, Finished, TIME_LIMIT_NS};
 use crate::virtio::Features;
 use crate::virtio::blk::config::{self, Config};
 use crate::virtio::blk::request::{self, Header, RawRange};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::mem::offset_of;
 use core::sync::atomic::{Ordering, fence};
 use virtio_drivers::Hal;
@@ -38,11 +40,12 @@ pub const SLOTS_MAX: usize = QUEUE_SIZE / DESCRIPTORS_PER_COMMAND;
 /// A virtio disk.
 pub struct VirtioDisk<H: Hal, T: Transport> {
     transport: T,
-    queue: VirtQueue<H, QUEUE_SIZE>,
+    /// Large, and the stack is small.
+    queue: Box<VirtQueue<H, QUEUE_SIZE>>,
     slots: Slots<H>,
     facts: DriveFacts,
     /// The slot of each token of the queue, and the command in it.
-    under_way: [Option<(u16, Operation)>; QUEUE_SIZE],
+    under_way: Vec<Option<(u16, Operation)>>,
     is_broken: bool,
 }
 
@@ -75,7 +78,8 @@ impl<H: Hal, T: Transport> VirtioDisk<H, T> {
             Slots::new(slots_max.clamp(1, SLOTS_MAX), BUFFER_BYTES as usize).ok_or(SetUpError::Memory)?;
         facts.slots = u16::try_from(slots.len()).unwrap_or(u16::MAX);
         transport.finish_init();
-        Ok(Self { transport, queue, slots, facts, under_way: [None; QUEUE_SIZE], is_broken: false })
+        let under_way = alloc::vec![None; QUEUE_SIZE];
+        Ok(Self { transport, queue: Box::new(queue), slots, facts, under_way, is_broken: false })
     }
 
     /// Nothing more is sent to the device.

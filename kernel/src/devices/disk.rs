@@ -59,6 +59,7 @@ pub fn bring_up(physical: Vec<PhysicalDevice>, devices: &mut Devices) -> Vec<Opt
     disks.collect()
 }
 
+#[inline(never)]
 fn bring_up_one(
     name: String,
     device: PhysicalDevice,

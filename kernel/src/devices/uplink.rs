@@ -69,6 +69,7 @@ pub fn bring_up(
     others
 }
 
+#[inline(never)]
 fn bring_up_one(
     device: PhysicalDevice,
     bridge: &SharedBridge,
