@@ -125,6 +125,7 @@ impl Loop {
         self.devices.leave();
     }
 
+    #[inline]
     fn highest_port(&self) -> Port {
         self.guests.borrow().highest_port().max(self.store.1).max(self.console)
     }

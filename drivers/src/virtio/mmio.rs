@@ -269,6 +269,7 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
     }
 
     /// Answers a guest's read at `offset` of the register file.
+    #[inline]
     pub fn read(&self, offset: u32, width: Width) -> u64 {
         if let Some(offset) = offset.checked_sub(register::CONFIG) {
             let mut bytes = [0; 8];

@@ -89,6 +89,7 @@ struct Attached {
 
 impl Attached {
     /// Whether the control plane is to be told of its driver: not without end, since all that is told costs Dom0 work.
+    #[inline]
     fn has_news(&self) -> bool {
         self.told != self.device.platform_trouble() && self.news < NEWS_PER_DEVICE
     }
@@ -449,6 +450,7 @@ fn is_waited_for(entry: &DeviceEntry, address: u64) -> bool {
 }
 
 /// The device at `address`, and the offset in its registers; none when the access does not lie in one device.
+#[inline]
 fn find(devices: &mut [Attached], address: u64, width: u32) -> Option<(&mut Attached, u32, Width)> {
     let width = Width::from_bytes(width.into())?;
     let attached = devices

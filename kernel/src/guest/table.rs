@@ -214,6 +214,7 @@ impl GuestTable {
     }
 
     /// Wakes who waits for the guest's news, if there are some.
+    #[inline]
     fn tell(guest: &Guest, waiting: &mut Option<Waker>) {
         if guest.has_news()
             && let Some(waiting) = waiting.take()

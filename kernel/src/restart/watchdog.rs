@@ -74,6 +74,7 @@ pub fn turned() {
 
 /// The loop has work: from now on it is looked at.
 #[cfg(target_os = "none")]
+#[inline]
 pub fn watch() {
     if !IS_SET.load(Ordering::Relaxed) {
         set(TICK_NS);

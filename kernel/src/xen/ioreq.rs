@@ -142,6 +142,7 @@ impl IoreqServer {
     }
 
     /// Takes the request of `vcpu`, if it has one.
+    #[inline]
     pub fn take(&self, vcpu: usize) -> Option<PendingAccess<'_>> {
         let slot = self.slot(vcpu)?;
         let port = self.ports.get(vcpu)?.port();
