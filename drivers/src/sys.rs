@@ -14,6 +14,7 @@ const NS_PER_SECOND: u64 = 1_000_000_000;
 
 /// Monotonic time in nanoseconds from some fixed point; 0 if the system has no clock.
 #[must_use]
+#[inline]
 pub fn now_ns() -> u64 {
     let mut now = timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `now` is a valid `timespec` that lives through the call, which writes nothing else.

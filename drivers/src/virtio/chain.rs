@@ -62,6 +62,7 @@ impl Descriptor {
     ///
     /// # Errors
     /// The table has no such entry.
+    #[inline]
     pub fn read<P: PinnedMemory>(table: &P, index: u16) -> Result<Self, QueueError> {
         let mut raw = RawDescriptor::default();
         table.read(u32::from(index) * DESCRIPTOR_BYTES, raw.as_mut_bytes())?;
@@ -270,6 +271,7 @@ pub fn walk<M: GuestMemory>(
 }
 
 /// Puts the part of `regions` that holds the bytes from `start` on, `length` of them, into `part`.
+#[inline]
 pub fn slice(regions: &[GuestRegion], start: u32, length: u32, part: &mut Vec<GuestRegion>) {
     part.clear();
     let (mut skip, mut left) = (start, length);
@@ -342,6 +344,7 @@ impl Walk<'_> {
     }
 
     /// Adds a buffer; ends endless chains. Empty buffers are legal, count against the limit, and leave no region.
+    #[inline]
     fn add(&mut self, descriptor: &Descriptor) -> Result<(), QueueError> {
         self.descriptors += 1;
         if self.descriptors > MAX_SEGMENTS {

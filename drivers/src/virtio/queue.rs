@@ -262,6 +262,7 @@ impl<P: PinnedMemory> Queue<P> {
     ///
     /// # Errors
     /// The index runs further ahead than the queue is long.
+    #[inline]
     pub fn waiting(&self) -> Result<u16, QueueError> {
         let index = self.available.load_u16(INDEX)?;
         // Pairs with the driver's barrier between filling the ring and moving the index.
@@ -318,6 +319,7 @@ impl<P: PinnedMemory> Queue<P> {
     }
 
     /// Puts back what [`Self::take`] took last: the heads of these chains.
+    #[inline]
     pub fn put_back(&mut self, chains: &[Chain]) {
         let heads = chains.iter().rev().map(|chain| chain.head);
         if let Some(again) = &mut self.again {
@@ -400,6 +402,7 @@ impl<P: PinnedMemory> Queue<P> {
     ///
     /// # Errors
     /// The used ring is out of reach.
+    #[inline]
     pub fn suppress_kicks(&mut self) -> Result<(), QueueError> {
         // With the event index, silence is what the driver keeps until `enable_kicks` moves the event on.
         if !self.features.contains(Features::EVENT_IDX) && !self.kicks_suppressed {

@@ -35,6 +35,7 @@ pub enum SharedPinned {
 impl GuestMemory for SharedMemory {
     type Pinned = SharedPinned;
 
+    #[inline]
     fn pin(&self, regions: &[GuestRegion]) -> Result<SharedPinned, MemoryError> {
         match self {
             Self::Foreign(memory) => memory.pin(regions).map(SharedPinned::Foreign),
@@ -42,6 +43,7 @@ impl GuestMemory for SharedMemory {
         }
     }
 
+    #[inline]
     fn pin_split(&self, regions: &[GuestRegion], readable_bytes: u32) -> Result<SharedPinned, MemoryError> {
         match self {
             Self::Foreign(memory) => memory.pin_split(regions, readable_bytes).map(SharedPinned::Foreign),
@@ -56,6 +58,7 @@ impl GuestMemory for SharedMemory {
         }
     }
 
+    #[inline]
     fn read(&self, address: GuestAddress, out: &mut [u8]) -> Result<(), MemoryError> {
         match self {
             Self::Foreign(memory) => memory.read(address, out),
@@ -77,6 +80,7 @@ impl GuestMemory for SharedMemory {
         }
     }
 
+    #[inline]
     fn prefetch(&self, regions: &[GuestRegion]) {
         match self {
             Self::Foreign(memory) => memory.prefetch(regions),

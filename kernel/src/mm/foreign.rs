@@ -137,6 +137,7 @@ impl Pager {
 
     /// Slots that may be used: all, or fewer once Xen had no memory for our page tables.
     #[must_use]
+    #[inline]
     pub fn usable(&self) -> usize {
         self.window.usable()
     }
@@ -251,6 +252,7 @@ impl Pager {
     }
 
     /// Gives one pin of a slot back.
+    #[inline]
     pub fn unpin(&mut self, slot: u32) {
         let Some(state) = self.slots.get_mut(slot as usize) else { return };
         state.unpin();
@@ -547,6 +549,7 @@ impl Pager {
         Some(slot)
     }
 
+    #[inline]
     fn find(&self, page: ForeignPage) -> Option<SlotIndex> {
         let mut slot = *self.heads.get(page.hash(self.hash_bits))?;
         while let Some(state) = self.slots.get(slot as usize) {

@@ -258,6 +258,7 @@ impl Window {
 
     /// Slots that there are, or can be made now.
     #[must_use]
+    #[inline]
     pub fn usable(&self) -> usize {
         let of_region = self.of_region();
         if of_region >= self.capacity() {

@@ -40,6 +40,7 @@ impl Pieces {
     ///
     /// # Safety
     /// They are mapped at `address` as long as the run lives: to be written, unless [`Self::protect`] is called next.
+    #[inline]
     pub unsafe fn push(&mut self, address: usize, bytes: u32) {
         self.pieces.push(Piece { start: self.length, address });
         self.length += bytes;
@@ -51,6 +52,7 @@ impl Pieces {
     }
 
     /// Index of the piece that holds the byte at `offset`.
+    #[inline]
     fn piece_at(&self, offset: u32) -> usize {
         let pieces = self.pieces.as_slice();
         let behind = if pieces.len() <= self.pieces.inline_size() {

@@ -82,6 +82,7 @@ impl<'a> Frames<'a> {
 impl Iterator for Frames<'_> {
     type Item = GuestFrame;
 
+    #[inline]
     fn next(&mut self) -> Option<GuestFrame> {
         loop {
             if let Some(frame) = self.frames.next() {

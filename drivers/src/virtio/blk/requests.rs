@@ -246,6 +246,7 @@ impl<P: PinnedMemory> Requests<P> {
     }
 
     /// The next operation of a request, if it has none under way and all its pieces have begun.
+    #[inline]
     fn go_on_if_idle(&mut self, key: usize) -> Option<Used> {
         let is_cut = self.cut.as_ref().is_some_and(|cut| cut.pending == key);
         if is_cut || self.pending.get(key)?.outstanding > 0 {
@@ -257,6 +258,7 @@ impl<P: PinnedMemory> Requests<P> {
 
     /// Writes the status of a request that is done, and says how many bytes were written from the start of its writable
     /// part on.
+    #[inline]
     fn answer(&mut self, pending: &Pending<P>) -> Used {
         let Pending { head, ref row, status, ref pinned, status_at, data_bytes, .. } = *pending;
         let data_written = match status {
