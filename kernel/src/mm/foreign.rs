@@ -143,6 +143,7 @@ impl Pager {
     }
 
     /// Slots that a guest keeps whatever others do.
+    #[inline]
     fn fair_share(&self) -> usize {
         self.window.usable() / self.guests.max(1)
     }

@@ -30,6 +30,7 @@ impl Pieces {
     ///
     /// # Errors
     /// There is no memory for them.
+    #[inline]
     pub fn with_room_for(count: usize) -> Result<Self, MemoryError> {
         let mut pieces = SmallVec::new();
         super::reserve(&mut pieces, count)?;

@@ -201,6 +201,7 @@ impl<P: PinnedMemory> Requests<P> {
 
     /// Goes on with a request of which the volume has no operation. Returns what to tell the guest if it is done; else
     /// it is kept until it is its turn again.
+    #[inline]
     fn go_on(&mut self, mut pending: Pending<P>) -> Option<Used> {
         let advance = self.advance(&mut pending);
         if advance == Advance::Done {
