@@ -1,5 +1,5 @@
 # promise: Guests' work goes on while xenstored stands still, while all of Dom0's programs do, and after the driver domain itself was paused, for seconds and for longer than any disk may take; no request fails, nothing is lost, and who comes then is served.
-# time: 420
+# time: 600
 # xen: release
 # disk: empty 64M
 # nic: user
@@ -7,7 +7,7 @@
 
 . /bed/work.sh
 CONSOLE=$CONSOLES/guest-driver-domain.log
-STILL_S=5
+STILL_S=10
 # Longer than a disk of the machine or an NBD server may take for a command: these time limits are over when the domain runs again.
 LONG_S=40
 # Of each kind of work at least so much is done in STILL_S; whoever waited for what stands still would do none.
