@@ -5,6 +5,7 @@ mod common;
 
 use common::crash::{BUFFERS, DriverQueue, Machine, World, all_ended, end_after};
 use common::net_bed::{GUEST, STATION, frame, port};
+use drivers::net::MacAddress;
 use drivers::net::bridge::{Bridge, Port, SharedBridge};
 use drivers::net::filter::Filter;
 use drivers::net::offload::Offload;
@@ -267,6 +268,22 @@ fn a_vlan_that_was_asked_for_is_heard_after_a_restart() {
     guest.kick(2);
     guest.settle();
     assert_eq!(guest.answered, 2);
+}
+
+#[test]
+fn an_address_that_another_kernel_was_told_is_heard_after_a_restart() {
+    let mut guest = NetGuest::running(true, 0);
+    guest.world.crash();
+    guest.settle();
+    // Not promiscuous any more: what it has asked for before counts, and that is not known.
+    assert!(guest.post_buffer() && guest.command(&[0, 0, 0]));
+    guest.kick(0);
+    guest.kick(2);
+    guest.settle();
+    let to_another = frame(MacAddress([2, 0, 0, 0, 0, 0x77]), STATION, SMALL);
+    guest.deliver(&to_another);
+    guest.settle();
+    assert_eq!(guest.received, [to_another]);
 }
 
 #[test]

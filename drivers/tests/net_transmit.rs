@@ -215,6 +215,24 @@ fn frames_for_which_there_is_no_buffer_are_counted() {
 }
 
 #[test]
+fn only_the_first_of_a_batch_is_dropped_for_want_of_a_buffer() {
+    let mut guest = NetGuest::running();
+    let mut held: Vec<_> = core::iter::from_fn(|| guest.peer.blank(60)).collect();
+    held.pop();
+    for length in 60..64 {
+        guest.post_sent(&[&PLAIN[..], &sent(length)].concat(), &[]);
+    }
+    guest.write(common::QUEUE_NOTIFY, 1);
+    for length in 60..64 {
+        let more = length < 63;
+        assert_eq!(guest.device.process(), Progress { requests: 1, more, ..Progress::default() });
+        // It gives its buffer back as it is taken.
+        assert_eq!(guest.arrived(), [sent(length)]);
+    }
+    assert_eq!((guest.counters().send_drops, guest.counters().frames_sent), (0, 4));
+}
+
+#[test]
 fn one_interrupt_per_batch_if_any() {
     let mut guest = NetGuest::running();
     let before = guest.line.edges();

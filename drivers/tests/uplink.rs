@@ -140,6 +140,18 @@ fn a_broken_nic_takes_no_frames_and_keeps_none() {
 }
 
 #[test]
+fn a_nic_that_breaks_while_frames_wait_for_it_is_watched_no_more() {
+    let mut bed = Bed::new(1);
+    (0..2).for_each(|_| bed.send(&frame(OUTSIDE, GUEST, 60)));
+    bed.uplink.poll(0);
+    assert!(bed.uplink.has_backlog());
+    bed.nic.break_down();
+    bed.uplink.interrupt();
+    bed.uplink.poll(0);
+    assert!(!bed.uplink.is_watched());
+}
+
+#[test]
 fn guests_announce_themselves_when_the_link_comes_back() {
     let mut bed = Bed::new(4);
     bed.nic.set_link(false);

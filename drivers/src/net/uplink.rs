@@ -72,7 +72,7 @@ impl Uplink {
     pub fn poll(&mut self, now_ns: u64) -> bool {
         if self.is_broken {
             while self.port.receive().is_some() {}
-            self.traffic_ns = None;
+            (self.unfinished, self.traffic_ns) = (None, None);
             return false;
         }
         if self.wants_interrupts {

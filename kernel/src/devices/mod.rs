@@ -5,7 +5,7 @@
 //! | `all` | all devices, the interrupt controller, and the alarm |
 //! | `disk` | disks |
 //! | `uplink` | the NIC that leads to the network outside |
-//! | [`network`] | our endpoint, and disks on other machines |
+//! | [`network`] | the bridge, our endpoint, and disks on other machines |
 //! | `transport` | virtio transports that were passed through to us |
 //!
 //! At each turn the loop polls the devices, lets the guests work, and kicks the devices, once for all that the guests
@@ -30,13 +30,13 @@ const LEAVING_NS: u64 = 1_000_000_000;
 /// A device that the loop drives.
 pub trait Device {
     /// Its interrupt came.
-    fn interrupt(&self);
+    fn interrupt(&self) {}
 
     /// Takes what it has done, and gives up what it should have. Returns whether there was anything.
     fn poll(&self, now_ns: u64) -> bool;
 
     /// Tells it what was begun since the last call.
-    fn kick(&self);
+    fn kick(&self) {}
 
     /// Makes it interrupt us for what it does from now on. Returns whether it has done something already.
     fn settle(&self) -> bool;

@@ -13,13 +13,9 @@ use crate::endpoint::Endpoint;
 pub struct BridgeDevice(pub SharedBridge);
 
 impl Device for BridgeDevice {
-    fn interrupt(&self) {}
-
     fn poll(&self, now_ns: u64) -> bool {
         self.0.borrow_mut().release(now_ns)
     }
-
-    fn kick(&self) {}
 
     fn settle(&self) -> bool {
         false
@@ -34,13 +30,9 @@ impl Device for BridgeDevice {
 pub struct EndpointDevice(pub Rc<RefCell<Endpoint>>);
 
 impl Device for EndpointDevice {
-    fn interrupt(&self) {}
-
     fn poll(&self, now_ns: u64) -> bool {
         self.0.borrow_mut().poll(now_ns)
     }
-
-    fn kick(&self) {}
 
     fn settle(&self) -> bool {
         self.0.borrow().has_work()
@@ -56,8 +48,6 @@ impl Device for EndpointDevice {
 }
 
 impl Device for NetworkDisks {
-    fn interrupt(&self) {}
-
     fn poll(&self, now_ns: u64) -> bool {
         Self::poll(self, now_ns)
     }

@@ -159,8 +159,10 @@ impl Control {
                 }
                 WatchEvent::Changed { path, .. } => match Backend::from_path(&path) {
                     // A device's nodes are written together, so one of them is enough to begin at.
-                    Some((disk, "state")) => self.look_at(disk, None).await?,
-                    Some((disk, "" | "online")) => tolerate(&disk, self.retire_if_asked(disk).await)?,
+                    Some((backend, "state")) => self.look_at(backend, None).await?,
+                    Some((backend, "" | "online")) => {
+                        tolerate(&backend, self.retire_if_asked(backend).await)?;
+                    }
                     Some(_) => {}
                     None => tolerate(&"scan", self.scan().await)?,
                 },
@@ -201,9 +203,9 @@ impl Control {
                 }
             }
         }
-        for disk in self.served().into_iter().chain(self.openings.backends()) {
-            if !listed.contains(&disk) {
-                self.look_at(disk, None).await?;
+        for backend in self.served().into_iter().chain(self.openings.backends()) {
+            if !listed.contains(&backend) {
+                self.look_at(backend, None).await?;
             }
         }
         Ok(())
@@ -226,8 +228,8 @@ impl Control {
         }
     }
 
-    async fn get(&self, disk: Backend, leaf: &str) -> Result<Option<String>, StoreError> {
-        match self.store.read(&disk.node(leaf)).await {
+    async fn get(&self, backend: Backend, leaf: &str) -> Result<Option<String>, StoreError> {
+        match self.store.read(&backend.node(leaf)).await {
             Ok(value) => Ok(Some(value)),
             Err(StoreError::NotFound) => Ok(None),
             Err(error) => Err(error),
@@ -235,8 +237,8 @@ impl Control {
     }
 
     /// [`Self::reconcile`], of which a failure concerns this device alone: it stays as it is.
-    async fn look_at(&self, disk: Backend, opened: Option<Opened>) -> Result<(), StoreError> {
-        tolerate(&disk, self.reconcile(disk, opened).await)
+    async fn look_at(&self, backend: Backend, opened: Option<Opened>) -> Result<(), StoreError> {
+        tolerate(&backend, self.reconcile(backend, opened).await)
     }
 
     /// Brings a device to the state that xenstore asks for. Its volume may have been opened for that.
@@ -329,11 +331,17 @@ impl Control {
 
     /// Writes a node of a device that is still in `state`; else leaves it alone, so that a directory that xl has
     /// removed meanwhile stays removed. Returns whether it was written.
-    async fn answer(&self, disk: Backend, state: &str, leaf: &str, value: &str) -> Result<bool, StoreError> {
+    async fn answer(
+        &self,
+        backend: Backend,
+        state: &str,
+        leaf: &str,
+        value: &str,
+    ) -> Result<bool, StoreError> {
         let written = self.store.transaction(async |transaction| {
-            let waits = transaction.read(&disk.node("state")).await? == state;
+            let waits = transaction.read(&backend.node("state")).await? == state;
             if waits {
-                transaction.write(&disk.node(leaf), value).await?;
+                transaction.write(&backend.node(leaf), value).await?;
             }
             Ok(waits)
         });
@@ -343,15 +351,15 @@ impl Control {
         }
     }
 
-    /// Tells xl that a disk is closed, and removes its directory: xl waits for one after the other.
-    async fn close(&self, disk: Backend) -> Result<(), StoreError> {
-        tolerate(&disk, self.store.write(&disk.node("state"), state::CLOSED).await)?;
+    /// Tells xl that a device is closed, and removes its directory: xl waits for one after the other.
+    async fn close(&self, backend: Backend) -> Result<(), StoreError> {
+        tolerate(&backend, self.store.write(&backend.node("state"), state::CLOSED).await)?;
         // libxl takes a directory that goes before it saw state 6 for a failure, and nothing tells us when it has.
         for _ in 0..CLOSED_ROUND_TRIPS {
-            self.get(disk, "state").await?;
+            self.get(backend, "state").await?;
         }
         // The directories above are xl's to remove.
-        self.remove(&disk.directory()).await
+        self.remove(&backend.directory()).await
     }
 
     async fn remove(&self, path: &str) -> Result<(), StoreError> {

@@ -1,8 +1,11 @@
 //! The way of an access to its device and of a kick to its work, and what is left when a guest goes.
 
 use super::*;
+use crate::limits::ACCESSES_PER_TURN;
 use crate::xen::event::Port;
 use crate::xen::fake::{Call, Slot};
+
+const CROWD: DomainId = DomainId(5);
 
 #[test]
 fn a_register_is_read_at_its_device() {
@@ -32,6 +35,37 @@ fn every_vcpu_is_answered() {
     bed.serve();
     assert_eq!(bed.xen.outcome(A, 0), Outcome::Answered(MAGIC));
     assert_eq!(bed.xen.outcome(A, 1), Outcome::Answered(2));
+}
+
+/// A bed with a third guest that has a disk and so many vCPUs, each of which loads from its first register.
+fn with_crowd(vcpus: u32) -> Bed {
+    let bed = Bed::with_disk();
+    bed.xen.add_domain(CROWD, vcpus);
+    bed.attach(CROWD, 0, BASE, 8).unwrap();
+    assert!((0..vcpus as usize).all(|vcpu| bed.xen.load(CROWD, vcpu, BASE, 4)));
+    bed
+}
+
+#[test]
+fn vcpus_beyond_a_guests_turn_are_answered_in_the_next_one() {
+    let bed = with_crowd(40);
+    let mut waiting: Vec<usize> = (0..40).collect();
+    for left in [40 - ACCESSES_PER_TURN, 40 - 2 * ACCESSES_PER_TURN, 0] {
+        // Others have turns of their own.
+        assert_eq!(bed.load(A, 0, BASE, 4), MAGIC);
+        waiting.retain(|vcpu| bed.xen.outcome(CROWD, *vcpu) != Outcome::Answered(MAGIC));
+        assert_eq!(waiting.len(), left);
+    }
+    assert!(!bed.table.borrow_mut().begin_turn(), "somebody waits still");
+}
+
+#[test]
+fn vcpus_that_wait_for_a_turn_are_answered_though_their_device_goes() {
+    let bed = with_crowd(20);
+    bed.serve();
+    bed.table.borrow_mut().find(CROWD).unwrap().detach(DeviceId::Disk(0));
+    bed.serve();
+    assert!((0..20).all(|vcpu| bed.xen.outcome(CROWD, vcpu) != Outcome::Waiting));
 }
 
 #[test]

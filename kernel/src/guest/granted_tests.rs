@@ -2,6 +2,7 @@
 
 use super::plane::{DISK, Disk};
 use super::*;
+use crate::limits::NEWS_PER_DEVICE;
 use crate::xen::fake::Call;
 use crate::xen::hypercall::Errno;
 use crate::xen::store::tests::fake::HOME;
@@ -409,6 +410,20 @@ fn the_advice_goes_when_a_driver_with_grants_comes() {
     bring_up(&plane.bed, true, true);
     plane.settle();
     assert_eq!(DISK_OF_GRANTS.error(&plane), None);
+}
+
+#[test]
+fn a_driver_that_changes_its_mind_is_not_told_of_for_ever() {
+    let plane = DISK_OF_GRANTS.added();
+    let mut told = 0;
+    for round in 0..4 * NEWS_PER_DEVICE {
+        let before = DISK_OF_GRANTS.error(&plane);
+        Driver::new(&plane.bed, A, BASE).set(register::STATUS, 0);
+        bring_up(&plane.bed, true, round % 2 == 1);
+        plane.settle();
+        told += usize::from(DISK_OF_GRANTS.error(&plane) != before);
+    }
+    assert_eq!(told, NEWS_PER_DEVICE);
 }
 
 #[test]

@@ -129,6 +129,7 @@ impl Bed {
 
     /// Answers all vCPUs that notified us, as the loop does.
     fn serve(&self) {
+        self.table.borrow_mut().begin_turn();
         self.xen.take_events().into_iter().for_each(|port| self.table.borrow_mut().serve(port));
     }
 

@@ -9,6 +9,7 @@
 //! | `memory` | a guest's memory: foreign pages, or granted ones |
 //! | `model` | what its devices are: disks and NICs |
 //! | `table` | all guests, and whose event port is whose |
+//! | `turn` | how many accesses are answered in a turn of the loop |
 //! | `irq` | the interrupt line to a guest |
 
 pub mod backend;
@@ -18,6 +19,7 @@ pub mod irq;
 pub mod memory;
 pub mod model;
 pub mod table;
+mod turn;
 
 use alloc::rc::Rc;
 use alloc::vec::Vec;
@@ -27,6 +29,7 @@ use drivers::virtio::Features;
 use drivers::virtio::mmio::{Effect, MmioDevice, PlatformTrouble, Width};
 
 use crate::arch::whole::Whole;
+use crate::limits::NEWS_PER_DEVICE;
 use crate::mm::foreign::Pager;
 use crate::mm::granted::GrantedMemory;
 use crate::mm::pinned::ForeignMemory;
@@ -41,6 +44,7 @@ use crate::xen::ioreq::{Access, IoreqServer};
 use irq::GuestInterrupt;
 use memory::{SharedMemory, Sharing};
 use model::Model;
+use turn::Turn;
 
 /// Bytes of one device's register file: the step between devices in libxl's virtio-mmio window.
 pub const DEVICE_BYTES: u64 = 0x200;
@@ -77,11 +81,18 @@ struct Attached {
     active: bool,
     /// What the control plane knows of its driver's trouble.
     told: Option<PlatformTrouble>,
+    /// How often it was told something new.
+    news: usize,
     /// What of it outlives this kernel.
     entry: Option<&'static DeviceEntry>,
 }
 
 impl Attached {
+    /// Whether the control plane is to be told of its driver: not without end, since all that is told costs Dom0 work.
+    fn has_news(&self) -> bool {
+        self.told != self.device.platform_trouble() && self.news < NEWS_PER_DEVICE
+    }
+
     /// Says that it is being served, until the value is dropped.
     fn blamed(&self, area: Option<Area>) -> Option<blame::Served> {
         Some(blame::Served::new(area?, self.entry?))
@@ -107,6 +118,7 @@ pub struct Guest {
     /// Those of an earlier life of this kernel that are not attached again: who looks at one waits until it is, or is abandoned.
     held: Vec<&'static DeviceEntry>,
     server: IoreqServer,
+    turn: Turn,
     pages: Rc<RefCell<SinglePages>>,
     pager: Rc<RefCell<Pager>>,
     area: Option<Area>,
@@ -124,8 +136,7 @@ impl Guest {
         area: Option<Area>,
     ) -> Result<Self, HypercallError> {
         let server = IoreqServer::new(domain, pages)?;
-        let (devices, held) = (Vec::new(), Vec::new());
-        Ok(Self { domain, devices, held, server, pages: pages.clone(), pager: pager.clone(), area })
+        Ok(Self::serving(domain, server, Vec::new(), pages, pager, area))
     }
 
     /// Goes on to serve `domain` with the `server` of an earlier life of this kernel. Its devices are held until they are
@@ -140,8 +151,19 @@ impl Guest {
     ) -> Self {
         let is_its = |entry: &&DeviceEntry| entry.place().is_some_and(|place| place.domain == domain);
         let held = area.devices.iter().filter(is_its).collect();
-        let devices = Vec::new();
-        Self { domain, devices, held, server, pages: pages.clone(), pager: pager.clone(), area: Some(area) }
+        Self::serving(domain, server, held, pages, pager, Some(area))
+    }
+
+    fn serving(
+        domain: DomainId,
+        server: IoreqServer,
+        held: Vec<&'static DeviceEntry>,
+        pages: &Rc<RefCell<SinglePages>>,
+        pager: &Rc<RefCell<Pager>>,
+        area: Option<Area>,
+    ) -> Self {
+        let (devices, turn) = (Vec::new(), Turn::default());
+        Self { domain, devices, held, server, turn, pages: pages.clone(), pager: pager.clone(), area }
     }
 
     /// Which domain this is.
@@ -199,7 +221,7 @@ impl Guest {
                 // Its rings are the guest's: whoever ends this kernel by what is in them is blamed.
                 let _served = self.area.map(|area| blame::Served::new(area, entry));
                 let device = device.resumed_from(&entry.device);
-                Attached { id, base, device, active: true, told: None, entry: Some(entry) }
+                Attached { id, base, device, active: true, told: None, news: 0, entry: Some(entry) }
             }
             None => {
                 self.release_held(id);
@@ -210,7 +232,7 @@ impl Guest {
                     Some(entry) => device.kept_in(&entry.device),
                     None => device,
                 };
-                Attached { id, base, device, active: false, told: None, entry }
+                Attached { id, base, device, active: false, told: None, news: 0, entry }
             }
         };
         self.devices.push(attached);
@@ -259,7 +281,7 @@ impl Guest {
     /// Answers what vCPUs wait for that may have told an earlier life so.
     pub(super) fn serve_all(&mut self) {
         for vcpu in 0..self.server.ports().count() {
-            self.serve(vcpu);
+            self.answer(vcpu);
         }
     }
 
@@ -304,9 +326,13 @@ impl Guest {
         }
     }
 
-    /// Answers the access that `vcpu` waits for, if it does. A kick is answered before its work is done. Returns
-    /// whether there is work.
+    /// Answers the access that `vcpu` waits for, if it does, in this turn or in the next one. Returns whether there is work.
     pub fn serve(&mut self, vcpu: usize) -> bool {
+        self.turn.has_room_for(vcpu) && self.answer(vcpu)
+    }
+
+    /// A kick is answered before its work is done. Returns whether there is work.
+    fn answer(&mut self, vcpu: usize) -> bool {
         let Some(pending) = self.server.take(vcpu) else { return false };
         let (area, is_held) =
             (self.area, |address| self.held.iter().any(|entry| is_waited_for(entry, address)));
@@ -349,16 +375,25 @@ impl Guest {
 
     /// The next change of a driver's trouble that was not taken yet.
     pub fn take_news(&mut self) -> Option<DriverNews> {
-        let attached =
-            self.devices.iter_mut().find(|attached| attached.told != attached.device.platform_trouble())?;
+        let attached = self.devices.iter_mut().find(|attached| attached.has_news())?;
         attached.told = attached.device.platform_trouble();
+        attached.news += 1;
         Some(DriverNews { domain: self.domain, device: attached.id, trouble: attached.told })
     }
 
     /// Whether [`Self::take_news`] has something.
     #[must_use]
     pub fn has_news(&self) -> bool {
-        self.devices.iter().any(|attached| attached.told != attached.device.platform_trouble())
+        self.devices.iter().any(Attached::has_news)
+    }
+
+    /// A turn begins: answers vCPUs that had to wait for it. Returns whether there were any.
+    pub fn begin_turn(&mut self) -> bool {
+        let were_any = self.turn.begin();
+        while let Some(vcpu) = self.turn.next() {
+            self.answer(vcpu);
+        }
+        were_any
     }
 
     /// Does a bounded amount of work for each device that is active, or for which something has come. Returns whether

@@ -196,11 +196,29 @@ impl GuestTable {
         let Some(Some(vcpu)) = self.vcpus.get(port.0 as usize).copied() else { return };
         if let Some(Some(guest)) = self.guests.get_mut(usize::from(vcpu.guest)) {
             self.active |= guest.serve(usize::from(vcpu.number));
-            if guest.has_news()
-                && let Some(waiting) = self.waiting.take()
-            {
-                waiting.wake();
+            Self::tell(guest, &mut self.waiting);
+        }
+    }
+
+    /// A turn of the loop begins: answers vCPUs that had to wait for it. Returns whether there were any.
+    pub fn begin_turn(&mut self) -> bool {
+        let mut were_any = false;
+        for guest in self.guests.iter_mut().flatten() {
+            if guest.begin_turn() {
+                Self::tell(guest, &mut self.waiting);
+                self.active |= guest.is_active();
+                were_any = true;
             }
+        }
+        were_any
+    }
+
+    /// Wakes who waits for the guest's news, if there are some.
+    fn tell(guest: &Guest, waiting: &mut Option<Waker>) {
+        if guest.has_news()
+            && let Some(waiting) = waiting.take()
+        {
+            waiting.wake();
         }
     }
 

@@ -166,6 +166,8 @@ pub struct Area {
     pub volumes: &'static [VolumeEntry],
     /// A bit for each page of RAM, from the lowest on.
     pub lent: &'static [AtomicU64],
+    /// All of it.
+    words: &'static [AtomicU64],
 }
 
 /// Where the parts lie, in bytes from the start.
@@ -216,7 +218,7 @@ impl Area {
     #[must_use]
     pub unsafe fn at(address: usize, ram_pages: usize) -> Self {
         let layout = Layout::of(ram_pages);
-        // SAFETY: the caller's contract; every type of it is made of atomics, for which any bits are a value, and each
+        // SAFETY: the caller's contract; every type of it is made of atomics, for which any bits are a value and each
         // part is aligned, as `Layout` lays them out one after the other in units of words.
         unsafe {
             Self {
@@ -233,6 +235,10 @@ impl Area {
                 lent: core::slice::from_raw_parts(
                     ptr::with_exposed_provenance(address + layout.lent),
                     layout.lent_words,
+                ),
+                words: core::slice::from_raw_parts(
+                    ptr::with_exposed_provenance(address),
+                    layout.end / size_of::<AtomicU64>(),
                 ),
             }
         }
@@ -279,36 +285,9 @@ impl Area {
         Some(entry)
     }
 
-    /// Empties it, for a first life.
+    /// Empties it, for a first life: zeroes are no value of any word.
     pub fn clear(&self) {
-        let Root {
-            device_tree,
-            restarts,
-            short_lives,
-            serving_since_us,
-            served_us,
-            ended_us,
-            store_request_end,
-            window_slots,
-            served,
-        } = self.root;
-        for word in [
-            device_tree,
-            restarts,
-            short_lives,
-            serving_since_us,
-            served_us,
-            ended_us,
-            store_request_end,
-            window_slots,
-            served,
-        ] {
-            word.clear();
-        }
-        self.singles.iter().for_each(Word::clear);
-        self.devices.iter().for_each(DeviceEntry::release);
-        self.volumes.iter().for_each(VolumeEntry::release);
-        self.lent.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        self.words.iter().for_each(|word| word.store(0, Ordering::Relaxed));
     }
 }
 

@@ -227,11 +227,17 @@ impl Port {
     /// A buffer for a frame of `bytes` bytes that is to be sent; none when it would be too long, or all are in use, which is counted.
     #[must_use]
     pub fn blank(&self, bytes: usize) -> Option<Blank> {
-        let blank = self.pool.blank(bytes);
+        let blank = self.blank_if_any(bytes);
         if blank.is_none() {
             self.with(|port, _| port.counters.dropped_no_buffer += 1);
         }
         blank
+    }
+
+    /// Likewise, for who can wait: it is not counted.
+    #[must_use]
+    pub fn blank_if_any(&self, bytes: usize) -> Option<Blank> {
+        self.pool.blank(bytes)
     }
 
     /// Sends a frame from this port to where it belongs; never back.

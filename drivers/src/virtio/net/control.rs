@@ -80,6 +80,8 @@ pub struct Control {
     filter: Filter,
     /// There were too many stations, or groups, for a table: all of them are wanted.
     too_many: TooMany,
+    /// Another kernel was told which address it has, and which it wants: every station's frames come.
+    is_resumed: bool,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -96,12 +98,14 @@ impl Control {
             if common.accepted.contains(CTRL_VLAN) { copied_vlans(&[0; VLANS / 64]).ok() } else { None };
         self.filter = Filter { vlans, ..everything() };
         self.too_many = TooMany::default();
+        self.is_resumed = false;
         common.port.set_filter(Some(self.filter().unwrap_or_else(|_| everything())));
     }
 
     /// The driver has said what it wants, but to another kernel: it gets everything, of all VLANs, too.
     pub fn resume(&mut self, common: &mut Common) {
         self.start(common);
+        self.is_resumed = true;
         if let Some(vlans) = &mut self.filter.vlans {
             vlans.fill(u64::MAX);
         }
@@ -245,7 +249,7 @@ impl Control {
         Ok(Filter {
             promiscuous,
             all_multicast: self.filter.all_multicast || self.too_many.multicast,
-            all_unicast: self.filter.all_unicast || self.too_many.unicast,
+            all_unicast: self.filter.all_unicast || self.too_many.unicast || self.is_resumed,
             no_multicast,
             no_unicast,
             no_broadcast,

@@ -14,7 +14,6 @@
 use super::Common;
 use super::header::{HEADER_BYTES, Header, HeaderError};
 use crate::guest::{GuestAddress, GuestMemory, GuestRegion, MemoryError};
-use crate::net::bridge::Port;
 use crate::net::frame::{Blank, ETHERNET_BYTES, FRAME_BYTES_MAX, Frame, WIRE_BYTES_MAX, is_large};
 use crate::net::offload::{Offload, OffloadError};
 use crate::sys;
@@ -70,11 +69,16 @@ struct Draft {
 }
 
 impl Draft {
-    /// Room for the frame of `chain`, if it has a length that frames have.
-    fn new(chain: &Chain, port: &Port) -> Self {
+    /// Room for the frame of `chain`, if it has a length that frames have, from whoever gives buffers for so many bytes.
+    fn new(chain: &Chain, buffer: impl FnOnce(usize) -> Option<Blank>) -> Self {
         let length = (chain.readable_bytes as usize).saturating_sub(HEADER_BYTES);
-        let blank = if LENGTHS.contains(&length) { port.blank(length) } else { None };
+        let blank = if LENGTHS.contains(&length) { buffer(length) } else { None };
         Self { header: [0; HEADER_BYTES], length, blank }
+    }
+
+    /// Whether it is dropped for want of a buffer alone.
+    fn lacks_buffer(&self) -> bool {
+        self.blank.is_none() && LENGTHS.contains(&self.length)
     }
 
     /// Where the bytes of its chain go, which has its buffers in `regions`.
@@ -179,7 +183,7 @@ impl Transmit {
         let whole = few_large(common.batch.chains.get(..well_formed).unwrap_or_default());
         let is_held = !self.send_all(memory, common, whole);
         let sent = common.batch.done.len();
-        if is_held || whole < well_formed {
+        if sent < well_formed {
             // What is wrong behind them shows when it is their turn.
             queue.put_back(common.batch.chains.get(sent..).unwrap_or_default());
             broken = None;
@@ -198,14 +202,23 @@ impl Transmit {
         })
     }
 
-    /// Copies the frames of the first `count` chains of the batch, and sends those that may be sent. Returns false if it left off
-    /// at one that has to wait.
+    /// Copies the frames of the first `count` chains of the batch, as many as there are buffers for, and sends those that may be
+    /// sent. Returns false if it left off at one that has to wait.
     fn send_all<M: GuestMemory>(&mut self, memory: &M, common: &mut Common, count: usize) -> bool {
         let Common { port, accepted, batch, record, .. } = common;
         let (regions, done) = (&batch.regions, &mut batch.done);
         let chains = batch.chains.get(..count).unwrap_or_default();
         self.drafts.clear();
-        self.drafts.extend(chains.iter().map(|chain| Draft::new(chain, port)));
+        for chain in chains {
+            // Only the first one is dropped for want of a buffer: the others have their turn after it.
+            let is_first = self.drafts.is_empty();
+            let buffer = |bytes| if is_first { port.blank(bytes) } else { port.blank_if_any(bytes) };
+            let draft = Draft::new(chain, buffer);
+            if !is_first && draft.lacks_buffer() {
+                break;
+            }
+            self.drafts.push(draft);
+        }
         let drafts = self.drafts.iter_mut().zip(chains);
         let read_all = memory.read_together(drafts.flat_map(|(draft, chain)| draft.parts(chain, regions)));
         let now_ns = sys::now_ns();

@@ -33,13 +33,7 @@ impl DiskWish {
     fn read(backend: Backend, nodes: &Nodes) -> Result<Self, String> {
         let (target, device) = (nodes.need("params")?, nodes.need("dev")?);
         let access = if nodes.need("mode")? == "r" { Access::ReadOnly } else { Access::ReadWrite };
-        nodes.check_transport()?;
-        let place = Place {
-            name: format!("{}/{device}", backend.guest),
-            base: parse_base(nodes.need("base")?)?,
-            irq: nodes.irq()?,
-            sharing: nodes.sharing()?,
-        };
+        let place = nodes.place(format!("{}/{device}", backend.guest), parse_base)?;
         let parts = Target::parse(target).map_err(|error| refusal(target, &error))?;
         let volume = VolumeSpec::parse(parts.volume).map_err(|error| refusal(target, &error))?;
         Ok(Self { target: target.to_string(), volume, access, device: device.to_string(), place })

@@ -70,15 +70,15 @@ impl Control {
 
     /// Writes what a driver's trouble is, or removes what was written once it has none.
     pub(super) async fn tell_trouble(&self, news: &DriverNews) -> Result<(), StoreError> {
-        let disk = Backend::of(news.domain, news.device);
+        let backend = Backend::of(news.domain, news.device);
         let told = match news.trouble {
             Some(trouble) => {
                 let sentence = format!("{trouble}: {HOW_TO_USE_GRANTS}");
-                log::warn!("{disk}: {sentence}");
-                self.answer(disk, state::INIT_WAIT, "error", &sentence).await.map(drop)
+                log::warn!("{backend}: {sentence}");
+                self.answer(backend, state::INIT_WAIT, "error", &sentence).await.map(drop)
             }
-            None => self.store.remove(&disk.node("error")).await,
+            None => self.store.remove(&backend.node("error")).await,
         };
-        tolerate(&disk, told)
+        tolerate(&backend, told)
     }
 }

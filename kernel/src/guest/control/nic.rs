@@ -8,7 +8,7 @@ use drivers::net::MacAddress;
 use drivers::net::bridge::{Bridge, PortKind, PortSettings};
 use drivers::virtio::net::NetDevice;
 
-use super::nodes::{Nodes, Place};
+use super::nodes::Nodes;
 use super::{Backend, Control, Kind, tolerate};
 use crate::guest::identity::Nic;
 use crate::guest::model::Model;
@@ -40,13 +40,7 @@ impl Control {
     ) -> Result<MacAddress, String> {
         let (guest, number) = (backend.guest, backend.number);
         let nic = Nic { guest, number, kind: nodes.need("type")?, first_target };
-        nodes.check_transport()?;
-        let place = Place {
-            name: format!("{guest}/net{number}"),
-            base: parse_base(nodes.need("base")?)?,
-            irq: nodes.irq()?,
-            sharing: nodes.sharing()?,
-        };
+        let place = nodes.place(format!("{guest}/net{number}"), parse_base)?;
         self.check_room(guest, place.sharing)?;
         let options = &self.network.options;
         let address = nic.address(&self.network.seed, &options.given)?;

@@ -30,23 +30,17 @@ impl Nodes {
         self.get(leaf).map(String::as_str).ok_or_else(missing)
     }
 
-    /// How the guest shares its memory with us.
-    pub fn sharing(&self) -> Result<Sharing, String> {
-        Ok(if self.need("grant_usage")? == "0" { Sharing::Foreign } else { Sharing::Granted })
-    }
-
-    /// The guest's interrupt, by its number.
-    pub fn irq(&self) -> Result<u32, String> {
-        let irq = self.need("irq")?;
-        irq.parse().map_err(|_| format!("irq '{irq}' is not a decimal number"))
-    }
-
-    /// Refuses what is not virtio-mmio.
-    pub fn check_transport(&self) -> Result<(), String> {
+    /// Where the device goes, if it is virtio-mmio. How `base` is written depends on the device's kind.
+    pub fn place(&self, name: String, parse_base: fn(&str) -> Result<u64, String>) -> Result<Place, String> {
         match self.need("transport")? {
-            "mmio" => Ok(()),
-            other => Err(format!("transport '{other}' is not supported, only mmio")),
+            "mmio" => {}
+            other => return Err(format!("transport '{other}' is not supported, only mmio")),
         }
+        let base = parse_base(self.need("base")?)?;
+        let irq = self.need("irq")?;
+        let irq = irq.parse().map_err(|_| format!("irq '{irq}' is not a decimal number"))?;
+        let sharing = if self.need("grant_usage")? == "0" { Sharing::Foreign } else { Sharing::Granted };
+        Ok(Place { name, base, irq, sharing })
     }
 }
 

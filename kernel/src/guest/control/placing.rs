@@ -89,19 +89,19 @@ impl Control {
     }
 
     /// Takes a device out of its guest, and forgets the guest with its last one. Returns whether it was attached.
-    pub(super) fn detach(&self, disk: Backend) -> bool {
-        let Some(id) = disk.id() else { return false };
+    pub(super) fn detach(&self, backend: Backend) -> bool {
+        let Some(id) = backend.id() else { return false };
         let mut guests = self.guests.borrow_mut();
-        let Some(guest) = guests.find(disk.guest) else { return false };
+        let Some(guest) = guests.find(backend.guest) else { return false };
         let was_there = guest.devices().chain(guest.held()).chain(guest.abandoned()).any(|there| there == id);
         if was_there {
             guest.detach(id);
         }
         if guest.is_idle() {
-            guests.remove(disk.guest);
+            guests.remove(backend.guest);
             log::info!(
                 "{}: gone; left: {} guests, {} slots mapped, {} pinned, {} other pages, {} frames and {} bytes of heap free",
-                disk.guest,
+                backend.guest,
                 guests.len(),
                 guests.pager().borrow().mapped(),
                 guests.pager().borrow().pinned(),
