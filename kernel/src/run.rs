@@ -75,7 +75,7 @@ impl Loop {
             if self.take_events(&news) {
                 quiet_since_ns = None;
                 watchdog::watch();
-                if !was_short {
+                if !was_short && !news.is_there() {
                     // Whoever was answered goes on, and may have more for us then.
                     was_short = true;
                     sched::yield_processor();
