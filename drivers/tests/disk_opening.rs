@@ -153,6 +153,7 @@ fn a_disk_that_answers_again_can_be_opened() {
     let spec = VolumeSpec::Disk { disk: 0, part: FIRST };
     let mut opening = Box::pin(bed.registry.open(&spec, Access::ReadWrite, 0));
     assert!(opening.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    bed.disk.borrow_mut().poll(READ_LIMIT_NS);
     bed.disk.borrow_mut().poll(TIME_LIMIT_NS);
     drop(opening);
     assert!(matches!(write(&bed, SECOND), Err(OpenError::Table(TableError::Unreadable(_)))));

@@ -57,6 +57,10 @@ pub const GRANTED_REGIONS_PER_DEVICE: usize = 1024;
 /// all the same, by us, and to unmap it flushes all our TLB entries on all processors, once a page.
 pub const GRANT_COPY_MAX_BYTES: u32 = u32::MAX;
 
+/// Looks for pages that are missing, before those of many requests are pinned, that may find none in a row: then there are no more
+/// until one was missing. A device looks twice for each batch of requests.
+pub const IDLE_LOOKS_MAX: u32 = 4;
+
 /// Accesses of one guest's vCPUs, kicks among them, that are answered in a turn of the loop.
 pub const ACCESSES_PER_TURN: usize = 16;
 /// Changes of a driver's trouble with grants that are told in xenstore while its device is there: a guest can make them.

@@ -10,6 +10,7 @@
 //! | `pin-macs=WHOSE` | guests' NICs that may send from their own address alone: `all`, or their addresses with commas | none |
 //! | `isolate=WHOSE` | guests' NICs that reach the uplink and us, but no isolated NIC: as above | none |
 //! | `log=LEVEL` | `error`, `warn`, `info`, `debug` or `trace` | `info` |
+//! | `sysrq=crash` | for tests: `xl sysrq DOMAIN c` crashes this kernel, and `h` lets it hang | neither does |
 
 use alloc::format;
 use alloc::string::String;
@@ -101,7 +102,7 @@ pub struct Options {
     pub network: NetworkOptions,
     /// Lines less important than this are not shown.
     pub log: LevelFilter,
-    /// Whether `xl sysrq` may crash this kernel, to see it begin again.
+    /// Whether `xl sysrq` may crash this kernel or let it hang, to see it begin again.
     pub may_crash: bool,
 }
 

@@ -1,9 +1,10 @@
 //! The event loop, the only endless loop: take events, answer vCPUs, do bounded work, and sleep when there is none.
 //!
-//! A kick is answered in [`GuestTable::serve`] before its work is done in [`GuestTable::work`]. From then on the
-//! device is active: the loop looks at its queues by itself and the guest does not kick, which would cost it a trap
-//! and two switches of vCPUs. When nothing came for [`POLL_NS`], the devices settle (kicks are wanted again), and
-//! the loop sleeps. Physical devices are polled at each turn, too, and asked for interrupts before a sleep.
+//! A turn that answers vCPUs does nothing else, but for every second one, and gives them the processor: when the next turn
+//! looks, there may be more of a guest's work. From its kick on a device is active: the loop looks at its queues by itself and
+//! the guest does not kick, which would cost it a trap and two switches of vCPUs. When nothing came for [`POLL_NS`], the
+//! devices settle (kicks are wanted again), and the loop sleeps. Physical devices are polled at each turn, too, and asked for
+//! interrupts before a sleep.
 
 use alloc::boxed::Box;
 use alloc::rc::Rc;
@@ -66,11 +67,22 @@ impl Loop {
     pub fn run(mut self) -> ShutdownReason {
         let news = Arc::new(News(AtomicBool::new(true)));
         let waker = Waker::from(news.clone());
-        let mut quiet_since_ns = None;
+        let (mut quiet_since_ns, mut was_short) = (None, false);
         self.devices.watch();
         loop {
             watchdog::turned();
             restart::check();
+            if self.take_events(&news) {
+                quiet_since_ns = None;
+                watchdog::watch();
+                if !was_short && !news.is_there() {
+                    // Whoever was answered goes on, and may have more for us then.
+                    was_short = true;
+                    sched::yield_processor();
+                    continue;
+                }
+            }
+            was_short = false;
             let now_ns = now_ns();
             // First: what is begun in this turn is begun now.
             let done = self.devices.poll(now_ns);
@@ -87,11 +99,7 @@ impl Loop {
             let tends = self.ram.tend(&mut Growth);
             self.end_resumption();
             self.devices.kick();
-            let served = self.events.any(self.highest_port());
-            if served && self.take_events() {
-                news.wake_by_ref();
-            }
-            if done || worked || served {
+            if done || worked {
                 quiet_since_ns = None;
                 watchdog::watch();
             }
@@ -130,21 +138,23 @@ impl Loop {
         self.guests.borrow().highest_port().max(self.store.1).max(self.console)
     }
 
-    /// Handles what the pending bits say. Returns whether xenstore has news.
-    fn take_events(&mut self) -> bool {
-        let mut news = false;
+    /// Handles what the pending bits say, if anything.
+    fn take_events(&mut self, news: &News) -> bool {
         let highest = self.highest_port();
+        if !self.events.any(highest) {
+            return false;
+        }
         let mut guests = self.guests.borrow_mut();
         self.events.take(highest, |port| {
             if port == self.store.1 {
-                news = true;
+                news.0.store(true, Ordering::Relaxed);
             } else if port == self.console {
                 crate::logger::pump();
             } else {
                 guests.serve(port);
             }
         });
-        news
+        true
     }
 
     /// Lets the control plane go on: when xenstore has news, or when something else that it waits for has woken it.

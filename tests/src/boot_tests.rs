@@ -429,9 +429,10 @@ mod tests {
         let workspace = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
         let of_the_bed = functions(&workspace.join("tests/dom0/bed.sh"));
         assert!(of_the_bed.contains("start_driver_domain"));
-        for test in find(workspace).unwrap() {
-            let twice: Vec<_> = functions(&test.script).intersection(&of_the_bed).cloned().collect();
-            assert!(twice.is_empty(), "{} redefines {twice:?}", test.name);
+        let scripts = find(workspace).unwrap().into_iter().map(|test| test.script);
+        for script in scripts.chain([workspace.join("tests/dom0/work.sh")]) {
+            let twice: Vec<_> = functions(&script).intersection(&of_the_bed).cloned().collect();
+            assert!(twice.is_empty(), "{} redefines {twice:?}", script.display());
         }
     }
 }

@@ -84,6 +84,9 @@ enum Holder {
     User(ClientKey),
 }
 
+/// A look at a disk comes no later than this after [`Disk::deadline_ns`], as long as this domain runs.
+const AWAY_NS: u64 = 1_000_000_000;
+
 /// A disk.
 pub struct Disk {
     name: String,
@@ -165,6 +168,9 @@ impl Disk {
 
     /// Takes what the device has finished, and gives up what took too long. Returns whether there was anything.
     pub fn poll(&mut self, now_ns: u64) -> bool {
+        if now_ns.saturating_sub(self.now_ns) > AWAY_NS {
+            self.allow_for_absence(now_ns);
+        }
         self.now_ns = now_ns;
         self.turn += 1;
         if core::mem::take(&mut self.interrupts_wanted) && !self.is_broken {

@@ -96,6 +96,27 @@ fn a_disk_that_does_not_answer_fails_everything_until_it_does() {
 }
 
 #[test]
+fn a_domain_that_was_paused_gives_its_disk_the_time_anew() {
+    let (fake, mut disk) = disk(8);
+    let client = disk.open(0..1024);
+    disk.poll(5);
+    assert_eq!(begin(&mut disk, client, WRITE), Begun::Pending);
+    let back_ns = 3 * TIME_LIMIT_NS;
+    assert!(!disk.poll(back_ns));
+    assert_eq!((disk.next_done(client), disk.deadline_ns()), (None, Some(back_ns + TIME_LIMIT_NS)));
+    assert_eq!(begin(&mut disk, client, WRITE), Begun::Pending);
+    fake.carry_out_all();
+    assert!(disk.poll(back_ns + 1));
+    let outcomes = [(); 2].map(|()| disk.next_done(client).unwrap().outcome);
+    assert_eq!(outcomes, [Ok(None), Ok(None)]);
+    // The time is over once all the same.
+    assert_eq!(begin(&mut disk, client, WRITE), Begun::Pending);
+    disk.poll(back_ns + 2 * TIME_LIMIT_NS);
+    assert!(disk.poll(back_ns + 3 * TIME_LIMIT_NS));
+    assert_eq!(disk.next_done(client).unwrap().outcome, Err(DriveError::Silent.into()));
+}
+
+#[test]
 fn what_is_begun_later_is_not_overtaken_by_an_abandoned_write() {
     let (fake, mut disk) = disk(8);
     let (here, elsewhere) = (disk.open(0..16), disk.open(16..32));

@@ -14,7 +14,7 @@ use drivers::guest::{GuestMemory, GuestRegion, MemoryError};
 use super::address::GuestFrame;
 use super::foreign::{Pager, PinnedSlots};
 use super::pieces::Pieces;
-use crate::limits::{PAGE_BYTES, PAGES_PER_PIN};
+use crate::limits::{IDLE_LOOKS_MAX, PAGE_BYTES, PAGES_PER_PIN};
 use crate::xen::DomainId;
 
 /// The memory of one guest, reached by foreign mapping, with one share of the slots.
@@ -26,6 +26,8 @@ struct Sharer {
     domain: DomainId,
     /// Pages that it has pinned; one that is pinned twice counts twice.
     pinned: Cell<usize>,
+    /// Looks in a row, before all is pinned, that found no page missing, and how many were ever missing at the last of them.
+    idle_looks: Cell<(u32, u64)>,
     /// For what is read without a pin; none when there is no memory for its page tables.
     #[cfg(target_os = "none")]
     view: Option<super::view::View<crate::arch::view_mmu::Hardware>>,
@@ -53,6 +55,7 @@ impl ForeignMemory {
             pager,
             domain,
             pinned: Cell::new(0),
+            idle_looks: Cell::default(),
             #[cfg(target_os = "none")]
             view: view_of(domain),
         }))
@@ -158,8 +161,18 @@ impl GuestMemory for ForeignMemory {
         }
     }
 
+    /// Not where pages have not been missing for a while: to look each of them up once more costs a tenth of a small request.
     fn prefetch(&self, regions: &[GuestRegion]) {
-        self.0.pager.borrow_mut().prefetch(self.0.domain, Frames::new(regions));
+        let mut pager = self.0.pager.borrow_mut();
+        let misses = pager.counters().misses;
+        let looks = match self.0.idle_looks.get() {
+            (looks, seen) if seen == misses => looks.saturating_add(1),
+            _ => 0,
+        };
+        self.0.idle_looks.set((looks, misses));
+        if looks <= IDLE_LOOKS_MAX {
+            pager.prefetch(self.0.domain, Frames::new(regions));
+        }
     }
 }
 

@@ -155,6 +155,27 @@ fn a_dropped_pin_is_given_back_and_its_pages_stay_mapped() {
 }
 
 #[test]
+fn nobody_looks_for_missing_pages_where_none_is_missing_for_long() {
+    let bed = bed(64);
+    let prefetch = |pages: core::ops::Range<u64>| {
+        let regions: Vec<_> = pages.map(|page| region(page * PAGE, 1)).collect();
+        let before = bed.pager.borrow().counters();
+        bed.memory.prefetch(&regions);
+        let after = bed.pager.borrow().counters();
+        (after.misses - before.misses, after.hits - before.hits)
+    };
+    assert_eq!(prefetch(0..8), (8, 0));
+    for _ in 0..=IDLE_LOOKS_MAX {
+        assert_eq!(prefetch(0..8), (0, 8));
+    }
+    assert_eq!(prefetch(0..16), (0, 0));
+    // Until one is missing.
+    drop(bed.memory.pin(&[region(8 * PAGE, 1)]).unwrap());
+    assert_eq!(prefetch(0..16), (7, 9));
+    assert_eq!(prefetch(8..24), (8, 8));
+}
+
+#[test]
 fn prefetched_regions_are_pinned_without_a_hypercall() {
     let bed = bed(8);
     let regions = [region(10, 5000), region(7 * PAGE, 1)];

@@ -73,8 +73,9 @@ static ASKED: AtomicU8 = AtomicU8::new(NOTHING);
 const NOTHING: u8 = 0;
 const RESTART: u8 = 1;
 const CRASH: u8 = 2;
+const HANG: u8 = 3;
 
-/// Whether [`ask_for_crash`] is heard.
+/// Whether [`ask_for_crash`] and [`ask_for_hang`] are heard.
 static MAY_CRASH: AtomicBool = AtomicBool::new(false);
 
 /// Asks for another life at the next turn of the loop.
@@ -85,9 +86,18 @@ pub fn ask() {
 /// Asks for a crash at some instruction within the next [`CRASH_WITHIN_NS`], for tests. Returns whether the command line allows
 /// it.
 pub fn ask_for_crash() -> bool {
+    ask_for_fault(CRASH)
+}
+
+/// Asks for a loop that does not turn any more, for tests. Returns whether the command line allows it.
+pub fn ask_for_hang() -> bool {
+    ask_for_fault(HANG)
+}
+
+fn ask_for_fault(which: u8) -> bool {
     let may = MAY_CRASH.load(Ordering::Relaxed);
     if may {
-        ASKED.store(CRASH, Ordering::Relaxed);
+        ASKED.store(which, Ordering::Relaxed);
     }
     may
 }
@@ -101,6 +111,7 @@ pub fn check() {
             ASKED.store(NOTHING, Ordering::Relaxed);
             watchdog::bite_within_ns(CRASH_WITHIN_NS);
         }
+        HANG => watchdog::hang(),
         _ => again(End::Asked),
     }
 }

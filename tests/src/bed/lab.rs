@@ -339,7 +339,7 @@ impl Lab {
             fs::remove_dir_all(&staging)?;
         }
         fs::create_dir_all(&staging)?;
-        let own = ["bed.sh", "session.sh"].map(|name| workspace.join("tests/dom0").join(name));
+        let own = ["bed.sh", "work.sh", "session.sh"].map(|name| workspace.join("tests/dom0").join(name));
         for file in own.iter().chain(&job.bed_files) {
             let name = file.file_name().with_context(|| format!("{} is no file", file.display()))?;
             if staging.join(name).exists() {

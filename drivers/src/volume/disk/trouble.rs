@@ -1,6 +1,6 @@
 //! What a disk does when a user goes away, or the device does not do its work.
 
-use super::{ClientKey, Disk, Holder, Taken};
+use super::{AWAY_NS, ClientKey, Disk, Holder, Taken};
 use crate::block::{Operation, SECTOR_BYTES};
 use crate::drive::DriveError;
 use core::ops::Range;
@@ -19,6 +19,15 @@ impl Disk {
             user.asked.set(0);
             user.done.clear();
         }
+    }
+
+    /// When this look comes long after it was due, this domain did not run: it was paused, and the clock went on. What the
+    /// device was not told of, and answers that were not looked for, are not its fault: all commands get their time anew.
+    pub(super) fn allow_for_absence(&mut self, now_ns: u64) {
+        if self.deadline_ns().is_none_or(|due_ns| now_ns.saturating_sub(due_ns) <= AWAY_NS) {
+            return;
+        }
+        self.slots.iter_mut().flatten().for_each(|taken| taken.begun_ns = now_ns);
     }
 
     /// Fails the commands whose time is over; their slots stay with the device. When it has answered nothing at all for

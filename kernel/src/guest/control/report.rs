@@ -45,7 +45,8 @@ impl Control {
                 restart::ask();
             }
             "c" if restart::ask_for_crash() => log::info!("sysrq c: asked to crash"),
-            "c" => log::info!("sysrq c: not without sysrq=crash on the command line"),
+            "h" if restart::ask_for_hang() => log::info!("sysrq h: asked to hang"),
+            "c" | "h" => log::info!("sysrq {letter}: not without sysrq=crash on the command line"),
             other => log::info!("sysrq {other}: not known; m tells about memory, r starts this kernel again"),
         }
         Ok(())
