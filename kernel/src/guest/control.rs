@@ -245,9 +245,10 @@ impl Control {
     async fn reconcile(&self, backend: Backend, opened: Option<Opened>) -> Result<(), StoreError> {
         let nodes = self.read_nodes(backend).await?;
         let state = self.retire(backend, &nodes).await?;
-        // What an earlier life of this kernel had attached is in the state that follows.
         let is_held = self.is_held(backend);
-        let waits = if is_held { state::INIT_WAIT } else { state::INITIALISING };
+        // What an earlier life of this kernel had attached is in the state that follows, if it came to say so.
+        let is_answered = is_held && state == Some(state::INIT_WAIT);
+        let waits = if is_answered { state::INIT_WAIT } else { state::INITIALISING };
         if state != Some(waits) || self.is_attached(backend) {
             return Ok(());
         }
@@ -270,8 +271,8 @@ impl Control {
                 if told.is_some() {
                     self.remove(&backend.node("error")).await?;
                 }
-                if is_held {
-                    // It is answered. What xl has written since, it tells us by our watch.
+                if is_answered {
+                    // What xl has written since, it tells us by our watch.
                     return Ok(());
                 }
                 let answered = self.answer(backend, waits, "state", state::INIT_WAIT).await;

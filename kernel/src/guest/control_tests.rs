@@ -5,6 +5,7 @@ use alloc::string::ToString;
 
 use super::plane::{DISK, Disk, INITRD_SECTORS, Plane};
 use super::*;
+use crate::restart::area::tests::area;
 use crate::xen::sched::ShutdownReason;
 use crate::xen::store::StoreError;
 use crate::xen::store::tests::fake::HOME;
@@ -24,6 +25,37 @@ fn a_domain_that_is_ready_says_so() {
     assert_eq!(plane.value("data/ready").as_deref(), Some("1"));
     assert_eq!(plane.value("control/feature-poweroff").as_deref(), Some("1"));
     assert_eq!((plane.value("data/error"), plane.result()), (None, None));
+}
+
+/// A domain in whose earlier life [`DISK`] was attached, as the handover area has it.
+fn with_held_disk() -> Plane {
+    let plane = Plane::stopped(Vec::new());
+    let id = DeviceId::Disk(51712);
+    let place = Place { domain: A, id, base: DISK.base(), irq: IRQ, is_granted: false };
+    let entry = area().occupy(&place).unwrap();
+    let mut table = plane.bed.table.borrow_mut();
+    let guest = table.find_or_add(A).unwrap();
+    guest.server.change_range(RangeChange::Claim, place.base, place.base + DEVICE_BYTES - 1).unwrap();
+    guest.held.push(entry);
+    drop(table);
+    DISK.add(&plane);
+    plane
+}
+
+#[test]
+fn a_disk_of_an_earlier_life_that_was_not_answered_is_answered() {
+    let plane = with_held_disk();
+    assert_eq!(DISK.state(&plane).as_deref(), Some("1"));
+    plane.settle();
+    assert!(DISK.is_served(&plane));
+}
+
+#[test]
+fn a_disk_of_an_earlier_life_is_served_again() {
+    let plane = with_held_disk();
+    plane.store.borrow_mut().write(&format!("{HOME}{}", DISK.node("state")), "2");
+    plane.settle();
+    assert!(DISK.is_served(&plane));
 }
 
 #[test]
