@@ -280,10 +280,14 @@ fn an_address_that_another_kernel_was_told_is_heard_after_a_restart() {
     guest.kick(0);
     guest.kick(2);
     guest.settle();
-    let to_another = frame(MacAddress([2, 0, 0, 0, 0, 0x77]), STATION, SMALL);
-    guest.deliver(&to_another);
+    let station = frame(MacAddress([2, 0, 0, 0, 0, 0x77]), STATION, SMALL);
+    let group = frame(MacAddress([0x33, 0x33, 0, 0, 0, 0x77]), STATION, SMALL);
+    assert!(guest.post_buffer());
+    guest.kick(0);
+    guest.deliver(&station);
+    guest.deliver(&group);
     guest.settle();
-    assert_eq!(guest.received, [to_another]);
+    assert_eq!(guest.received, [station, group]);
 }
 
 #[test]

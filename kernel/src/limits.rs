@@ -61,7 +61,8 @@ pub const GRANT_COPY_MAX_BYTES: u32 = u32::MAX;
 /// until one was missing. A device looks twice for each batch of requests.
 pub const IDLE_LOOKS_MAX: u32 = 4;
 
-/// Accesses of one guest's vCPUs, kicks among them, that are answered in a turn of the loop.
+/// Accesses of one guest's vCPUs, kicks among them, that are answered until the loop has
+/// looked at everything once.
 pub const ACCESSES_PER_TURN: usize = 16;
 /// Changes of a driver's trouble with grants that are told in xenstore while its device is there: a guest can make them.
 pub const NEWS_PER_DEVICE: usize = 16;

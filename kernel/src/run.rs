@@ -1,10 +1,11 @@
 //! The event loop, the only endless loop: take events, answer vCPUs, do bounded work, and sleep when there is none.
 //!
-//! A turn that answers vCPUs does nothing else, but for every second one, and gives them the processor: when the next turn
-//! looks, there may be more of a guest's work. From its kick on a device is active: the loop looks at its queues by itself and
-//! the guest does not kick, which would cost it a trap and two switches of vCPUs. When nothing came for [`POLL_NS`], the
-//! devices settle (kicks are wanted again), and the loop sleeps. Physical devices are polled at each turn, too, and asked for
-//! interrupts before a sleep.
+//! A turn that answers vCPUs, when there was no work in the last one, does nothing else, and gives them the processor: when the
+//! next turn looks, there may be more of a guest's work. There are no two such turns in a row.
+//!
+//! From its kick on a device is active: the loop looks at its queues by itself and the guest does not kick, which would cost it
+//! a trap and two switches of vCPUs. When nothing came for [`POLL_NS`], the devices settle (kicks are wanted again), and the
+//! loop sleeps. Physical devices are polled at each turn that looks at everything, and asked for interrupts before a sleep.
 
 use alloc::boxed::Box;
 use alloc::rc::Rc;
@@ -67,7 +68,7 @@ impl Loop {
     pub fn run(mut self) -> ShutdownReason {
         let news = Arc::new(News(AtomicBool::new(true)));
         let waker = Waker::from(news.clone());
-        let (mut quiet_since_ns, mut was_short) = (None, false);
+        let (mut quiet_since_ns, mut may_be_short) = (None, false);
         self.devices.watch();
         loop {
             watchdog::turned();
@@ -75,14 +76,13 @@ impl Loop {
             if self.take_events(&news) {
                 quiet_since_ns = None;
                 watchdog::watch();
-                if !was_short && !news.is_there() {
+                if may_be_short && !news.is_there() {
                     // Whoever was answered goes on, and may have more for us then.
-                    was_short = true;
+                    may_be_short = false;
                     sched::yield_processor();
                     continue;
                 }
             }
-            was_short = false;
             let now_ns = now_ns();
             // First: what is begun in this turn is begun now.
             let done = self.devices.poll(now_ns);
@@ -96,6 +96,7 @@ impl Loop {
                 let mut guests = self.guests.borrow_mut();
                 guests.begin_turn() | guests.work()
             };
+            may_be_short = !worked;
             let tends = self.ram.tend(&mut Growth);
             self.end_resumption();
             self.devices.kick();

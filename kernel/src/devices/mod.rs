@@ -8,7 +8,7 @@
 //! | [`network`] | the bridge, our endpoint, and disks on other machines |
 //! | `transport` | virtio transports that were passed through to us |
 //!
-//! At each turn the loop polls the devices, lets the guests work, and kicks the devices, once for all that the guests
+//! At each turn that looks at everything the loop polls the devices, lets the guests work, and kicks the devices, once for all that the guests
 //! have begun. Interrupts only end a sleep: what there is to do is found by polling.
 
 #[cfg(target_os = "none")]

@@ -200,7 +200,7 @@ impl GuestTable {
         }
     }
 
-    /// A turn of the loop begins: answers vCPUs that had to wait for it. Returns whether there were any.
+    /// A turn of the loop that looks at everything begins: answers vCPUs that had to wait for it. Returns whether there were any.
     pub fn begin_turn(&mut self) -> bool {
         let mut were_any = false;
         for guest in self.guests.iter_mut().flatten() {

@@ -1,5 +1,5 @@
-//! How many accesses of a guest's vCPUs are answered in a turn of the loop: the others wait for the next one, and so does nobody
-//! else. Kicks are accesses.
+//! How many accesses of a guest's vCPUs are answered until the loop has looked at everything once: the others wait for the next
+//! such turn, and so does nobody else. Kicks are accesses.
 
 use crate::limits::ACCESSES_PER_TURN;
 

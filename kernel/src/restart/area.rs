@@ -218,7 +218,7 @@ impl Area {
     #[must_use]
     pub unsafe fn at(address: usize, ram_pages: usize) -> Self {
         let layout = Layout::of(ram_pages);
-        // SAFETY: the caller's contract; every type of it is made of atomics, for which any bits are a value and each
+        // SAFETY: the caller's contract; every type of it is made of atomics, for which any bits are a value, and each
         // part is aligned, as `Layout` lays them out one after the other in units of words.
         unsafe {
             Self {

@@ -44,7 +44,7 @@ pub const CRASH_WITHIN_NS: u64 = 20_000_000;
 pub enum Life {
     /// `xl` has just made this domain.
     First,
-    /// This kernel ended by a fault of its own.
+    /// This kernel ended by a fault of its own, or somebody wished it.
     Again,
 }
 
@@ -150,14 +150,25 @@ pub fn serving(area: &Area, now_us: u64) {
     area.root.serving_since_us.set(now_us);
 }
 
+/// What the area begins with, once it is remembered.
+fn root() -> Option<&'static area::Root> {
+    let address = AREA.load(Ordering::Relaxed);
+    let root = core::ptr::NonNull::new(core::ptr::with_exposed_provenance_mut::<area::Root>(address))?;
+    // SAFETY: `remember` stored the address of a root that lives for good; it is made of atomics.
+    Some(unsafe { root.as_ref() })
+}
+
+/// Whether a device is being served just now.
+#[cfg(target_os = "none")]
+fn is_serving() -> bool {
+    root().is_some_and(|root| root.served.get().is_some())
+}
+
 /// This life ends: where the device tree is, if there is to be another one. None before [`allow`], when the area is damaged, and
 /// after too many short lives in a row.
 #[must_use]
 pub fn another_life(end: End, now_us: u64) -> Option<usize> {
-    let address = AREA.load(Ordering::Relaxed);
-    let root = core::ptr::NonNull::new(core::ptr::with_exposed_provenance_mut::<area::Root>(address))?;
-    // SAFETY: `allow` stored the address of a root that lives for good; it is made of atomics.
-    let root = unsafe { root.as_ref() };
+    let root = root()?;
     let device_tree = root.device_tree.get()?;
     root.ended_us.set(now_us);
     let served_us = root.serving_since_us.get().map_or(0, |since_us| now_us.saturating_sub(since_us));

@@ -35,17 +35,22 @@ static WATCH: Watch = Watch::new();
 /// The timer is set.
 #[cfg(target_os = "none")]
 static IS_SET: AtomicBool = AtomicBool::new(false);
-/// The next interrupt ends this life.
+/// An end was asked for, and its time has come.
 #[cfg(target_os = "none")]
 static BITES: AtomicBool = AtomicBool::new(false);
-/// It is to be in the work that there is from [`BITE_FROM_NS`] on.
+/// So often it comes again if it does not come while a device is being served.
+#[cfg(target_os = "none")]
+static TRIES_LEFT: AtomicU32 = AtomicU32::new(0);
+#[cfg(target_os = "none")]
+const TRIES: u32 = 1000;
+/// It is to come in the work that there is from [`BITE_FROM_NS`] on.
 #[cfg(target_os = "none")]
 static BITES_SOON: AtomicBool = AtomicBool::new(false);
 #[cfg(target_os = "none")]
 static BITE_FROM_NS: AtomicU64 = AtomicU64::new(0);
-/// Within this the loop is at its work still, most often, and has not given the processor away.
+/// Within this time of an end's being due it comes: a turn of the loop, and what the interrupt costs.
 #[cfg(target_os = "none")]
-const TURN_NS: u64 = 5_000;
+const TURN_NS: u64 = 20_000;
 
 impl Watch {
     const fn new() -> Self {
@@ -76,14 +81,13 @@ pub fn turned() {
 #[cfg(target_os = "none")]
 #[inline]
 pub fn watch() {
-    if !IS_SET.load(Ordering::Relaxed) {
-        set(TICK_NS);
-    }
-    if BITES_SOON.load(Ordering::Relaxed) && now_ns() >= BITE_FROM_NS.load(Ordering::Relaxed) {
-        // In the midst of the work: within what a turn takes.
+    let is_due = BITES_SOON.load(Ordering::Relaxed) && now_ns() >= BITE_FROM_NS.load(Ordering::Relaxed);
+    if is_due {
         BITES_SOON.store(false, Ordering::Relaxed);
         BITES.store(true, Ordering::Relaxed);
-        set(dice() % TURN_NS);
+    }
+    if is_due || !IS_SET.load(Ordering::Relaxed) {
+        set(if BITES.load(Ordering::Relaxed) { dice() % TURN_NS } else { TICK_NS });
     }
 }
 
@@ -96,7 +100,7 @@ fn dice() -> u64 {
 /// The interrupt ended a sleep: it was for nothing, and there is none until the loop has slept enough.
 #[cfg(target_os = "none")]
 pub fn slept() {
-    if BITES.load(Ordering::Relaxed) {
+    if BITES.load(Ordering::Relaxed) && TRIES_LEFT.load(Ordering::Relaxed) == 0 {
         bite(None);
     }
     stop();
@@ -109,9 +113,11 @@ pub fn stop() {
     IS_SET.store(false, Ordering::Relaxed);
 }
 
-/// Ends this life at some instruction of the work that there is after some time, `most_ns` at most.
+/// Ends this life at some instruction of the work that there is after some time, `most_ns` at most: as the dice fall at whatever
+/// it is, or while a device is being served.
 #[cfg(target_os = "none")]
 pub fn bite_within_ns(most_ns: u64) {
+    TRIES_LEFT.store(if dice().is_multiple_of(2) { 0 } else { TRIES }, Ordering::Relaxed);
     BITE_FROM_NS.store(now_ns() + dice() % most_ns, Ordering::Relaxed);
     BITES_SOON.store(true, Ordering::Relaxed);
 }
@@ -138,7 +144,16 @@ pub fn interrupt(at: u64) {
     if crate::arch::gic::take_urgent().is_none() || !IS_SET.load(Ordering::Relaxed) {
         return;
     }
-    if BITES.load(Ordering::Relaxed) || WATCH.look() {
+    if BITES.load(Ordering::Relaxed) {
+        let left = TRIES_LEFT.load(Ordering::Relaxed);
+        if left == 0 || super::is_serving() {
+            bite(Some(at));
+        }
+        TRIES_LEFT.store(left - 1, Ordering::Relaxed);
+        set(dice() % TURN_NS);
+        return;
+    }
+    if WATCH.look() {
         bite(Some(at));
     }
     set(TICK_NS);
@@ -152,7 +167,8 @@ fn bite(at: Option<u64>) -> ! {
         true => ("as asked", End::Asked),
         false => ("the loop does not turn", End::Fault),
     };
-    crate::logger::emergency(format_args!("WATCHDOG {what}: at image + {place:#x}"));
+    let work = if super::is_serving() { ", serving a device" } else { "" };
+    crate::logger::emergency(format_args!("WATCHDOG {what}: at image + {place:#x}{work}"));
     super::again(end)
 }
 

@@ -80,7 +80,7 @@ pub struct Control {
     filter: Filter,
     /// There were too many stations, or groups, for a table: all of them are wanted.
     too_many: TooMany,
-    /// Another kernel was told which address it has, and which it wants: every station's frames come.
+    /// Another kernel was told which address it has, and which it wants: frames for all stations and groups come.
     is_resumed: bool,
 }
 
@@ -248,7 +248,7 @@ impl Control {
         let Filter { promiscuous, no_multicast, no_unicast, no_broadcast, .. } = self.filter;
         Ok(Filter {
             promiscuous,
-            all_multicast: self.filter.all_multicast || self.too_many.multicast,
+            all_multicast: self.filter.all_multicast || self.too_many.multicast || self.is_resumed,
             all_unicast: self.filter.all_unicast || self.too_many.unicast || self.is_resumed,
             no_multicast,
             no_unicast,
