@@ -140,7 +140,7 @@ impl Loop {
     }
 
     /// Handles what the pending bits say, if anything.
-    fn take_events(&mut self, news: &News) -> bool {
+    fn take_events(&mut self, news: &Arc<News>) -> bool {
         let highest = self.highest_port();
         if !self.events.any(highest) {
             return false;
@@ -148,7 +148,7 @@ impl Loop {
         let mut guests = self.guests.borrow_mut();
         self.events.take(highest, |port| {
             if port == self.store.1 {
-                news.0.store(true, Ordering::Relaxed);
+                news.wake_by_ref();
             } else if port == self.console {
                 crate::logger::pump();
             } else {
