@@ -70,7 +70,8 @@ pub fn build_domain(package: &str, program: &str) -> Result<Image> {
 /// A setting of cargo's by which places in crates' sources are named from the crate on: the image is the same wherever they lie.
 fn without_machine_paths() -> Result<String> {
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
-    let home = home.or_else(|| Some(std::env::home_dir()?.join(".cargo"))).context("there is no home folder")?;
+    let home =
+        home.or_else(|| Some(std::env::home_dir()?.join(".cargo"))).context("there is no home folder")?;
     let registries = fs::read_dir(home.join("registry/src")).into_iter().flatten().flatten();
     let flags = registries.map(|registry| format!("'--remap-path-prefix={}/='", registry.path().display()));
     Ok(format!("target.{TARGET}.rustflags=[{}]", flags.collect::<Vec<_>>().join(",")))
