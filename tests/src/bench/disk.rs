@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use super::plot::{self, AXIS, Dots, Figure};
 use super::{Benchmark, GUEST, Records, Report, Table, number};
 use crate::bed::Lab;
 
@@ -62,8 +63,17 @@ impl Benchmark for Disk {
 
     fn report(&self, records: &Records) -> Result<Report> {
         let mut report = Report::default();
-        report.table("Disks in RAM", in_ram(records)?);
-        report.table("Physical disks", physical(records)?);
+        let (in_ram, physical) = (in_ram(records)?, physical(records)?);
+        let dots = |table, headings: &[&str], title| Figure::Dots(Dots::of(table, headings, title, AXIS));
+        report.picture(
+            "disk.svg",
+            plot::svg(&[
+                dots(&in_ram, &["ours", "blkback"], "A request to a disk in RAM"),
+                dots(&physical, &["ours", "blkback", "Dom0 alone"], "A request to a physical disk"),
+            ]),
+        );
+        report.table("Disks in RAM", in_ram);
+        report.table("Physical disks", physical);
         report.say("(each domain with what Xen does for it)");
         report.remark(&format!("{GUEST}; O_DIRECT, no I/O scheduler"));
         report.remark(&format!(
