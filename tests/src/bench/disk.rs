@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use super::plot::{self, AXIS, Dots, Figure};
 use super::{Benchmark, GUEST, Records, Report, Table, counted, number};
 use crate::bed::Lab;
 
@@ -75,18 +76,27 @@ impl Benchmark for Disk {
 
     fn report(&self, records: &Records) -> Result<Report> {
         let mut report = Report::default();
-        report.table("Disks in RAM", in_ram(records)?);
+        let (in_ram, physical) = (in_ram(records)?, physical(records)?);
+        let dots = |table, headings: &[&str], title| Figure::Dots(Dots::of(table, headings, title, AXIS));
+        report.picture(
+            "disk.svg",
+            plot::svg(&[
+                dots(&in_ram, &["ours", "blkback", "floor"], "A request to a disk in RAM"),
+                dots(&physical, &["ours", "blkback", "Dom0 alone"], "A request to a physical disk"),
+            ]),
+        );
+        report.table("Disks in RAM", in_ram);
+        report.table("Physical disks", physical);
         report.say("(each domain with what Xen does for it)");
         report.table("A copy by the guest, memcpy", copies(records)?);
         for (title, guest, cases) in [
-            ("The driver domain, disks in RAM", "ours", IN_RAM.as_slice()),
+            ("What the driver domain counted, disks in RAM", "ours", IN_RAM.as_slice()),
             ("Physical disks", "ours-disk", &PHYSICAL),
         ] {
             if let Some(table) = counted::table(records, guest, cases)? {
                 report.table(title, table);
             }
         }
-        report.table("Physical disks", physical(records)?);
         report.remark(&format!("{GUEST}; O_DIRECT, no I/O scheduler"));
         report.remark(&format!(
             "in RAM   content compared before and after; ours: {MEMORY_MIB} MiB for the driver domain, target=ram:{VOLUME_BYTES}; \

@@ -3,6 +3,7 @@
 
 use anyhow::Result;
 
+use super::plot::{self, AXIS, Dots, Figure};
 use super::{Benchmark, GUEST, Records, Report, Table, number};
 use crate::bed::Lab;
 
@@ -20,7 +21,10 @@ impl Benchmark for Net {
 
     fn report(&self, records: &Records) -> Result<Report> {
         let mut report = Report::default();
-        report.table("Guest to guest", guest_to_guest(records)?);
+        let pairs = guest_to_guest(records)?;
+        let dots = Dots::of(&pairs, &["ours", "netback"], "From guest to guest", AXIS);
+        report.picture("net.svg", plot::svg(&[Figure::Dots(dots)]));
+        report.table("Guest to guest", pairs);
         report.table(
             "Guest to Dom0, which has an address of its own on Linux' bridge",
             guest_to_dom0(records)?,
