@@ -125,12 +125,12 @@ fn in_ram(records: &Records) -> Result<Table> {
         "ours/blkback",
     ]);
     for (title, name) in IN_RAM {
-        let ours = cells(records, "ours", name, "driver-domain")?;
-        let theirs = cells(records, "blkback", name, "0")?;
+        let ours = cost(records, "ours", name, "driver-domain")?;
+        let theirs = cost(records, "blkback", name, "0")?;
         let floor = median_us(records, "floor", name)?;
-        let times = [&ours[..], &theirs, &[floor, ours[0] - floor]].concat();
+        let times = [&ours.parts()[..], &theirs.parts(), &[floor, ours.all - floor]].concat();
         let times = times.into_iter().map(|value| number(value, 1));
-        table.row(title, times.chain([number(ours[0] / theirs[0], 2)]));
+        table.row(title, times.chain([number(ours.all / theirs.all, 2)]));
     }
     Ok(table)
 }
@@ -157,11 +157,13 @@ fn physical(records: &Records) -> Result<Table> {
         "ours/alone",
     ]);
     for (title, name) in PHYSICAL {
-        let ours = cells(records, "ours-disk", name, "driver-domain")?;
-        let theirs = cells(records, "blkback-disk", name, "0")?;
+        let ours = cost(records, "ours-disk", name, "driver-domain")?;
+        let theirs = cost(records, "blkback-disk", name, "0")?;
         let alone = median_us(records, "dom0", name)?;
-        let times = ours.iter().chain(&theirs).chain([&alone]).map(|&value| number(value, 1));
-        table.row(title, times.chain([ours[0] / theirs[0], ours[0] / alone].map(|value| number(value, 2))));
+        let times = [&ours.parts()[..], &theirs.parts(), &[alone]].concat();
+        let times = times.into_iter().map(|value| number(value, 1));
+        table
+            .row(title, times.chain([ours.all / theirs.all, ours.all / alone].map(|value| number(value, 2))));
     }
     Ok(table)
 }
@@ -175,11 +177,27 @@ fn median_us(records: &Records, guest: &str, name: &str) -> Result<f64> {
     Ok(records.one(Some(guest), name)?.number("median_ns")? / 1000.0)
 }
 
-/// The µs of one request: all, the guest's, its backend's.
-fn cells(records: &Records, guest: &str, name: &str, backend: &str) -> Result<[f64; 3]> {
-    let record = records.one(Some(guest), name)?;
-    let requests = record.number("requests")?;
+/// The µs of one request.
+pub struct Cost {
+    /// Everything together.
+    pub all: f64,
+    /// The guest's, with what Xen does for it.
+    pub guest: f64,
+    /// The same of its backend.
+    pub backend: f64,
+}
+
+impl Cost {
+    /// All of it, and its parts.
+    pub fn parts(&self) -> [f64; 3] {
+        [self.all, self.guest, self.backend]
+    }
+}
+
+/// What a request of `guest` costs, of which the domain `backend` does its part.
+pub fn cost(records: &Records, guest: &str, name: &str, backend: &str) -> Result<Cost> {
+    let requests = records.one(Some(guest), name)?.number("requests")?;
     let used_us =
         |domain: &str| Ok::<f64, anyhow::Error>(records.used_ns(guest, name, domain)? / requests / 1000.0);
-    Ok([median_us(records, guest, name)?, used_us(guest)?, used_us(backend)?])
+    Ok(Cost { all: median_us(records, guest, name)?, guest: used_us(guest)?, backend: used_us(backend)? })
 }
