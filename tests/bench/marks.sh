@@ -19,23 +19,15 @@ mark() {
     echo "$line"
 }
 
-# What the driver domain is asked by `xl sysrq` for what it has counted, and how the last line of its answer is known.
-COUNTER_LETTERS=m
-COUNTERS_END="event channels open"
-
-# counters GUEST NAME: prints `counters guest=GUEST name=NAME KEY=NUMBER …`: what the driver domain has counted since it began. All of
-# `KEY: NUMBER` in braces in its answer is taken.
+# counters GUEST NAME: prints `counters guest=GUEST name=NAME KEY=NUMBER …`: what the driver domain has counted since it began.
 counters() {
-    local log=$CONSOLES/guest-driver-domain.log before letter pairs=
-    for letter in $COUNTER_LETTERS; do
-        before=$(($(wc -c <"$log") + 1))
-        xl sysrq driver-domain "$letter"
-        until tail -c "+$before" "$log" | grep -q "$COUNTERS_END"; do
-            sleep 0.05
-        done
-        pairs+=" $(tail -c "+$before" "$log" | grep -o '{ .* }' | grep -oE '[a-z_]+: [0-9]+' | sed 's/: /=/' | tr '\n' ' ')"
+    local log=$CONSOLES/guest-driver-domain.log before answer=
+    before=$(($(wc -c <"$log") + 1))
+    xl sysrq driver-domain w
+    until answer=$(tail -c "+$before" "$log" | tr -d '\r' | grep -o "work: .*"); do
+        sleep 0.05
     done
-    echo "counters guest=$1 name=$2$pairs"
+    echo "counters guest=$1 name=$2 ${answer#work: }"
 }
 
 # mark_and_count GUEST NAME: a mark, and what the driver domain has counted, unless COUNTING is empty: the question is outside of what is

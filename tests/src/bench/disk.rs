@@ -91,7 +91,7 @@ impl Benchmark for Disk {
         report.table("A copy by the guest, memcpy", copies(records)?);
         for (title, guest, cases) in [
             ("What the driver domain counted, disks in RAM", "ours", IN_RAM.as_slice()),
-            ("Physical disks", "ours-disk", &PHYSICAL),
+            ("The same, physical disks", "ours-disk", &PHYSICAL),
         ] {
             if let Some(table) = counted::table(records, guest, cases)? {
                 report.table(title, table);

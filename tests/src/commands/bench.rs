@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
-use crate::bench::{self, Benchmark, Disk, Ioreq, Mapping, Memory, Net, Scale, Report, Start, Table, number, text};
+use crate::bench::{
+    self, Benchmark, Disk, Ioreq, Mapping, Memory, Net, Report, Scale, Start, Table, number, text,
+};
 
 /// Which, and where.
 #[derive(Args)]
