@@ -21,13 +21,14 @@ mark() {
 
 # counters GUEST NAME: prints `counters guest=GUEST name=NAME KEY=NUMBER …`: what the driver domain has counted since it began.
 counters() {
-    local log=$CONSOLES/guest-driver-domain.log before answer=
+    local log=$CONSOLES/guest-driver-domain.log before
     before=$(($(wc -c <"$log") + 1))
     xl sysrq driver-domain w
-    until answer=$(tail -c "+$before" "$log" | tr -d '\r' | grep -o "work: .*"); do
+    # With the end of the line.
+    until [[ $(tail -c "+$before" "$log") =~ "work: "([^$'\r']*)$'\r' ]]; do
         sleep 0.05
     done
-    echo "counters guest=$1 name=$2 ${answer#work: }"
+    echo "counters guest=$1 name=$2 ${BASH_REMATCH[1]}"
 }
 
 # mark_and_count GUEST NAME: a mark, and what the driver domain has counted, unless COUNTING is empty: the question is outside of what is
