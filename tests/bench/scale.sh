@@ -55,12 +55,12 @@ more_guests() {
     done
 }
 
-# more_memory SIDE: one guest, as large as each word of MEMORIES says, with buffers spread over most of it.
+# more_memory SIDE: one guest, as large as each word of MEMORIES says, with buffers spread over half of it.
 more_memory() {
     local side=$1 mib guest
     for mib in $MEMORIES; do
         guest=$side-memory-$mib
-        scale_guest "$guest" "$mib" "cases=$MEMORY_CASES rounds=3 over=$((mib * 3 / 4 << 20)) buffers=$MEMORY_BUFFERS" "$(disk_of "$side" 1)"
+        scale_guest "$guest" "$mib" "cases=$MEMORY_CASES rounds=3 over=$((mib / 2 << 20)) buffers=$MEMORY_BUFFERS" "$(disk_of "$side" 1)"
         answer_marks "$guest" "$guest" "$(backend_of "$side")"
         results "$guest" "$guest"
     done

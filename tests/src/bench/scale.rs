@@ -10,7 +10,7 @@ use crate::bed::Lab;
 const VOLUME_BYTES: u64 = 8 << 20;
 const GUEST_COUNTS: [u32; 4] = [1, 2, 4, 8];
 const MEMORIES_MIB: [u32; 3] = [256, 1024, 4096];
-/// Buffers of 4 KiB, spread over three quarters of the guest's memory.
+/// Buffers of 4 KiB, spread over half of the guest's memory.
 const MEMORY_BUFFERS: u32 = 2048;
 /// The least that there can be, and its pages.
 const WINDOW: &str = "2M";
@@ -70,7 +70,7 @@ impl Benchmark for Scale {
         report.picture("scale.svg", plot::svg(&[over_guests(records)?, over_pages(records)?]));
         report.table("Guests at once, each with a disk of its own", guests(records)?);
         report.say("(the processor time of all guests and the backend, for each request of any of them)");
-        report.table("One guest, with 2048 buffers all over its memory", memories(records)?);
+        report.table("One guest, with 2048 buffers spread over half of its memory", memories(records)?);
         report.table("One guest, with more and more pages in use", windows(records)?);
         report.say(&format!("(the window has {WINDOW_PAGES} pages)"));
         report.remark(
@@ -78,7 +78,7 @@ impl Benchmark for Scale {
              O_DIRECT, no I/O scheduler, disks in RAM as for `bench disk`, content compared before and after",
         );
         report.remark(
-            "buffers  of 4 KiB, evenly spread over three quarters of the guest's memory, for the window over 128 MiB; each request takes one at random",
+            "buffers  of 4 KiB, evenly spread over half of the guest's memory; each request takes one at random",
         );
         Ok(report)
     }
