@@ -43,7 +43,7 @@ more_guests() {
         while [ "${#guests[@]}" -lt "$count" ]; do
             guest=$side-guest$((${#guests[@]} + 1))
             guests+=("$guest")
-            scale_guest "$guest" 128 "cases=$GUEST_CASES rounds=2 passes=${#stages[@]}" "$(disk_of "$side" "${#guests[@]}")"
+            scale_guest "$guest" 192 "cases=$GUEST_CASES rounds=2 passes=${#stages[@]}" "$(disk_of "$side" "${#guests[@]}")"
         done
         go_on "${old[@]}"
         answer_marks_together "$side-guests-$count" "$(backend_of "$side")" "${guests[@]}"
@@ -82,6 +82,6 @@ xl destroy driver-domain
 wait_domain_gone driver-domain || fail "the driver domain does not go away"
 
 start_driver_domain "memory = 24" "extra = \"window=$WINDOW\""
-scale_guest ours-window 256 "cases=$MEMORY_CASES rounds=3 over=$((128 << 20)) buffers=$WINDOW_BUFFERS" "$(disk_of ours 1)"
+scale_guest ours-window 512 "cases=$MEMORY_CASES rounds=3 over=$((128 << 20)) buffers=$WINDOW_BUFFERS" "$(disk_of ours 1)"
 COUNTING=yes answer_marks ours-window ours-window driver-domain
 results ours-window ours-window

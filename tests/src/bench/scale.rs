@@ -74,7 +74,7 @@ impl Benchmark for Scale {
         report.table("One guest, with more and more pages in use", windows(records)?);
         report.say(&format!("(the window has {WINDOW_PAGES} pages)"));
         report.remark(
-            "guests   Debian's cloud kernel, 1 vCPU, 128 MiB where several are there at once, 256 MiB for the window; all begin each case together; \
+            "guests   Debian's cloud kernel, 1 vCPU, 192 MiB where several are there at once, 512 MiB for the window; all begin each case together; \
              O_DIRECT, no I/O scheduler, disks in RAM as for `bench disk`, content compared before and after",
         );
         report.remark(
