@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
-use crate::bench::{self, Benchmark, Disk, Ioreq, Mapping, Memory, Net, Report, Start, Table, number, text};
+use crate::bench::{
+    self, Benchmark, Disk, Ioreq, Mapping, Memory, Net, Report, Scale, Start, Table, number, text,
+};
 
 /// Which, and where.
 #[derive(Args)]
@@ -38,16 +40,19 @@ enum Which {
     Start,
     /// The least memory for one guest and for four, on partitions of a physical disk
     Memory,
+    /// The cost of a request as guests become more, their memory grows, and the window shrinks
+    Scale,
     /// Ways of reaching guests' memory
     Mapping,
 }
 
-const ALL: [(Which, &dyn Benchmark); 6] = [
+const ALL: [(Which, &dyn Benchmark); 7] = [
     (Which::Ioreq, &Ioreq),
     (Which::Disk, &Disk),
     (Which::Net, &Net),
     (Which::Start, &Start),
     (Which::Memory, &Memory),
+    (Which::Scale, &Scale),
     (Which::Mapping, &Mapping),
 ];
 
