@@ -298,8 +298,10 @@ static void measure(const struct bench *bench, uint32_t first_number)
     round_ns(bench);
     snprintf(text, sizeof(text), "%s begin", name);
     mark(text);
+    mark_instruction();
     for (int round = 0; round < rounds; round++)
         each[round] = round_ns(bench);
+    mark_instruction();
     snprintf(text, sizeof(text), "%s end", name);
     mark(text);
     qsort(each, rounds, sizeof(double), by_size);

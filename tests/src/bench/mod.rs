@@ -7,6 +7,7 @@ mod mapping;
 mod memory;
 mod net;
 mod plot;
+mod profile;
 mod records;
 mod report;
 mod run;
@@ -23,6 +24,7 @@ pub use ioreq::Ioreq;
 pub use mapping::Mapping;
 pub use memory::Memory;
 pub use net::Net;
+pub use profile::Profile;
 pub use records::Records;
 pub use report::Report;
 pub use run::{Options, run};
@@ -34,6 +36,14 @@ pub use table::{Table, number, text};
 pub trait Benchmark {
     /// Names the script `tests/bench/NAME.sh` and the folder of its runs, `target/bed/bench-NAME`.
     fn name(&self) -> &'static str;
+
+    /// Makes what the machine needs beside what all need.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    fn prepare(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// The machine, made of the usual one: the release Xen, time counted in instructions.
     fn lab(&self, usual: Lab) -> Lab {

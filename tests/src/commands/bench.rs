@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 
 use crate::bench::{
-    self, Benchmark, Disk, Ioreq, Mapping, Memory, Net, Report, Scale, Start, Table, number, text,
+    self, Benchmark, Disk, Ioreq, Mapping, Memory, Net, Profile, Report, Scale, Start, Table, number, text,
 };
 
 /// Which, and where.
@@ -36,6 +36,8 @@ enum Which {
     Disk,
     /// Packets between guests, over the driver domain's bridge and over Linux' own
     Net,
+    /// Where the instructions of a request to a disk are executed
+    Profile,
     /// The start of the driver domain and of a guest's disk; the least memory for one in RAM
     Start,
     /// The least memory for one guest and for four, on partitions of a physical disk
@@ -46,10 +48,11 @@ enum Which {
     Mapping,
 }
 
-const ALL: [(Which, &dyn Benchmark); 7] = [
+const ALL: [(Which, &dyn Benchmark); 8] = [
     (Which::Ioreq, &Ioreq),
     (Which::Disk, &Disk),
     (Which::Net, &Net),
+    (Which::Profile, &Profile),
     (Which::Start, &Start),
     (Which::Memory, &Memory),
     (Which::Scale, &Scale),
