@@ -182,8 +182,14 @@ impl Code {
     fn add(&mut self, elf: &Path, base: u64, prefix: &str) -> Result<()> {
         let content = fs::read(elf).with_context(|| format!("cannot read {}", elf.display()))?;
         let file = object::File::parse(content.as_slice())?;
-        for symbol in file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text) {
-            let name = format!("{:#}", rustc_demangle::demangle(symbol.name().unwrap_or_default()));
+        // Assembly's labels have no kind; `$x` and such tell where code is and where data.
+        let is_code = |kind| matches!(kind, SymbolKind::Text | SymbolKind::Label | SymbolKind::Unknown);
+        for symbol in file.symbols().filter(|symbol| is_code(symbol.kind())) {
+            let name = symbol.name().unwrap_or_default();
+            if name.starts_with('$') || name.is_empty() {
+                continue;
+            }
+            let name = format!("{:#}", rustc_demangle::demangle(name));
             self.0.insert(base + symbol.address(), format!("{prefix}{name}"));
         }
         Ok(())
