@@ -1,4 +1,4 @@
-//! Where the instructions of a request are executed: by a plugin of QEMU that counts them between marks in the guest's program.
+//! Where the instructions of a request or a packet are executed: by a plugin of QEMU that counts them between marks in the guest's program.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,11 +26,21 @@ const LINUX: u64 = 0xffff_0000_0000_0000;
 const FUNCTIONS: usize = 12;
 
 /// What a case is called here and by `blkbench.c`.
-const CASES: [(&str, &str); 4] = [
+const DISK: [(&str, &str); 4] = [
     ("4 KiB random read, depth 1", "read-4k-1"),
     ("  depth 32, submitted together", "read-4k-32-batched"),
     ("64 KiB sequential read", "read-64k-1"),
     ("1 MiB sequential read", "read-1m-1"),
+];
+
+/// The same for `netbench.c`.
+const NET: [(&str, &str); 6] = [
+    ("ping of 64 bytes, round trip", "ping-64"),
+    ("TCP, one byte, round trip", "tcp-1"),
+    ("UDP of 64 bytes, a packet", "udp-64"),
+    ("UDP of 1400 bytes, a packet", "udp-1400"),
+    ("TCP, 64 KiB to the other", "tcp-to"),
+    ("TCP, 64 KiB from the other", "tcp-from"),
 ];
 
 /// See the module.
@@ -59,7 +69,7 @@ impl Benchmark for Profile {
     }
 
     fn environment(&self) -> Vec<(&'static str, String)> {
-        let cases = CASES.map(|(_, name)| name).join(",");
+        let cases = DISK.map(|(_, name)| name).join(",");
         vec![
             ("DRIVER_DOMAIN_MEMORY", MEMORY_MIB.to_string()),
             ("VOLUME_BYTES", VOLUME_BYTES.to_string()),
@@ -71,21 +81,22 @@ impl Benchmark for Profile {
         let file = counts(&folder()?);
         let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
         let phases = phases(&text)?;
-        if phases.len() != CASES.len() {
-            bail!("{}: {} phases, and there are {} cases", file.display(), phases.len(), CASES.len());
+        let cases = [DISK.as_slice(), &NET].concat();
+        if phases.len() != cases.len() {
+            bail!("{}: {} phases, and there are {} cases", file.display(), phases.len(), cases.len());
         }
         let code = Code::read()?;
         let mut places = Table::new(&[
-            "one request, instructions",
+            "one request, round trip or packet",
             "all",
-            "guest's program",
-            "guest's kernel",
+            "guests' programs",
+            "their kernels",
             "Xen",
             "driver domain",
         ]);
         let mut report = Report::default();
         let mut functions = Vec::new();
-        for ((title, name), phase) in CASES.iter().zip(&phases) {
+        for ((title, name), phase) in cases.iter().zip(&phases) {
             let requests = records.one(None, name)?.number("requests")?;
             let each = |place: Place| {
                 phase.iter().filter(|(at, _)| Place::of(**at) == place).map(|(_, n)| n).sum::<f64>()
@@ -106,7 +117,7 @@ impl Benchmark for Profile {
         }
         report.remark(&format!(
             "counted  by tests/host/instructions.c, a plugin of QEMU, each block of code as a whole; disks in RAM, {MEMORY_MIB} MiB for the \
-             driver domain, target=ram:{VOLUME_BYTES}; Dom0 is idle, and part of the guest's columns if it is not"
+             driver domain, target=ram:{VOLUME_BYTES}; Dom0 is idle, and part of the guests' columns if it is not"
         ));
         Ok(report)
     }

@@ -36,7 +36,7 @@ enum Which {
     Disk,
     /// Packets between guests, over the driver domain's bridge and over Linux' own
     Net,
-    /// Where the instructions of a request to a disk are executed
+    /// Where the instructions of a request and of a packet are executed
     Profile,
     /// The start of the driver domain and of a guest's disk; the least memory for one in RAM
     Start,
