@@ -1,6 +1,6 @@
 //! The event loop, the only endless loop: take events, answer vCPUs, do bounded work, and sleep when there is none.
 //!
-//! A turn that answers vCPUs, when there was no work in the last one that looked for it, does nothing else, and gives them the processor:
+//! A turn that answers vCPUs, when the last one that looked for work left none, does nothing else, and gives them the processor:
 //! when the next turn looks, there may be more of a guest's work. There are no more than [`SHORT_TURNS`] in a row.
 //!
 //! From its kick on a device is active: the loop looks at its queues by itself and the guest does not kick, which would cost it
@@ -21,6 +21,7 @@ use smallvec::SmallVec;
 
 use crate::arch::timer::now_ns;
 use crate::devices::Devices;
+use crate::guest::Work;
 use crate::guest::table::GuestTable;
 use crate::limits::{LOOK_NS, POLL_NS};
 use crate::mm::heap::Growth;
@@ -95,15 +96,16 @@ impl Loop {
                 self.leave();
                 return reason;
             }
-            let worked = {
+            let work = {
                 let mut guests = self.guests.borrow_mut();
-                guests.begin_turn() | guests.work()
+                let had_waited = guests.begin_turn();
+                guests.work().max(if had_waited { Work::Left } else { Work::None })
             };
-            short_turns_left = if worked { 0 } else { SHORT_TURNS };
+            short_turns_left = if work == Work::Left { 0 } else { SHORT_TURNS };
             let tends = self.ram.tend(&mut Growth);
             self.end_resumption();
             self.devices.kick();
-            if done || worked {
+            if done || work != Work::None {
                 quiet_ns = 0;
                 watchdog::watch();
             } else {
@@ -111,8 +113,8 @@ impl Loop {
                 quiet_ns += now_ns.saturating_sub(looked_ns).min(LOOK_NS);
             }
             looked_ns = now_ns;
-            if worked || tends || news.is_there() {
-                // There may be more of the same.
+            if work == Work::Left || tends || news.is_there() {
+                // There is more of the same.
             } else if quiet_ns < POLL_NS {
                 sched::yield_processor();
             } else if self.guests.borrow_mut().settle() {

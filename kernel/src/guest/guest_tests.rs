@@ -136,7 +136,7 @@ impl Bed {
     /// Works until nothing is left, and sleeps.
     fn work(&self) {
         let mut table = self.table.borrow_mut();
-        while table.work() || !table.settle() {}
+        while table.work() != Work::None || !table.settle() {}
     }
 
     /// A vCPU loads from a register.

@@ -26,7 +26,7 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 
 use drivers::virtio::Features;
-use drivers::virtio::mmio::{Effect, MmioDevice, PlatformTrouble, Width};
+use drivers::virtio::mmio::{Effect, MmioDevice, PlatformTrouble, Progress, Width};
 
 use crate::arch::whole::Whole;
 use crate::limits::NEWS_PER_DEVICE;
@@ -109,6 +109,28 @@ pub struct DriverNews {
     pub device: DeviceId,
     /// What the trouble is now.
     pub trouble: Option<PlatformTrouble>,
+}
+
+/// What there was to do in a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[must_use]
+pub enum Work {
+    /// Nothing.
+    None,
+    /// Something, and all of it is done or under way.
+    Done,
+    /// More than is done in a turn.
+    Left,
+}
+
+impl From<Progress> for Work {
+    fn from(progress: Progress) -> Self {
+        match progress {
+            Progress { more: true, .. } => Self::Left,
+            Progress { requests: 0, .. } => Self::None,
+            Progress { .. } => Self::Done,
+        }
+    }
 }
 
 /// A domain that we serve.
@@ -397,20 +419,32 @@ impl Guest {
         were_any
     }
 
-    /// Does a bounded amount of work for each device that is active, or for which something has come. Returns whether
-    /// there was any.
-    pub fn work(&mut self) -> bool {
-        let mut done = false;
-        for attached in &mut self.devices {
+    /// Does a bounded amount of work for each device that is active, or for which something has come.
+    pub fn work(&mut self) -> Work {
+        self.work_for(|attached| {
             attached.active |= attached.device.has_work();
-            if !attached.active {
-                continue;
+            attached.active
+        })
+    }
+
+    /// [`Self::work`] for devices for which something has come: from guests whose turn was after this one's.
+    pub fn work_for_others(&mut self) -> Work {
+        self.work_for(|attached| {
+            let has_work = attached.device.has_work();
+            attached.active |= has_work;
+            has_work
+        })
+    }
+
+    fn work_for(&mut self, wants: impl Fn(&mut Attached) -> bool) -> Work {
+        let mut work = Work::None;
+        for attached in &mut self.devices {
+            if wants(attached) {
+                let _served = attached.blamed(self.area);
+                work = work.max(attached.device.poll().into());
             }
-            let _served = attached.blamed(self.area);
-            let progress = attached.device.poll();
-            done |= progress.requests > 0 || progress.more;
         }
-        done
+        work
     }
 
     /// Whether some device is active.

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::task::{Context, Poll, Waker};
 
-use super::{DriverNews, Guest, Rest};
+use super::{DriverNews, Guest, Rest, Work};
 use crate::arch::whole::Whole;
 use crate::mm::foreign::Pager;
 use crate::mm::singles::SinglePages;
@@ -234,17 +234,24 @@ impl GuestTable {
         }
     }
 
-    /// Gives each guest with active devices a turn. Returns whether anything was done.
-    pub fn work(&mut self) -> bool {
-        let mut done = false;
+    /// Gives each guest with active devices a turn.
+    pub fn work(&mut self) -> Work {
+        let mut work = Work::None;
         // Another one first each time: where they want the same room, as in one inbox, nobody is always too late.
         self.first = (self.first + 1) % self.guests.len().max(1);
         let (later, sooner) = self.guests.split_at_mut(self.first);
         for guest in sooner.iter_mut().chain(later).flatten() {
-            done |= guest.work();
+            work = work.max(guest.work());
             self.active |= guest.is_active();
         }
-        done
+        if work != Work::None {
+            // What came for those who had theirs already.
+            for guest in self.guests.iter_mut().flatten() {
+                work = work.max(guest.work_for_others());
+                self.active |= guest.is_active();
+            }
+        }
+        work
     }
 
     /// Lets active devices rest until their guests kick again, or something below them is done. Returns whether there
