@@ -3,7 +3,7 @@
 mod common;
 
 use common::net_bed::{DATA, GUEST, NetGuest, RING_PINS, STATION, frame, without};
-use common::{CONFIG, DEVICE_ID, INTERRUPT_ACK, INTERRUPT_STATUS, STATUS};
+use common::{CONFIG, DEVICE_ID, INTERRUPT_ACK, INTERRUPT_STATUS, QUEUE_NOTIFY, STATUS};
 use drivers::net::MacAddress;
 use drivers::net::filter::ADDRESSES_MAX;
 use drivers::net::offload::Offload;
@@ -237,6 +237,24 @@ fn a_command_or_an_answer_in_a_hole_is_survived() {
     assert_eq!(lengths, [1, 0]);
     assert_eq!(guest.bytes(DATA, 1), [ERROR]);
     assert!(!guest.needs_reset());
+}
+
+#[test]
+fn a_kick_is_wanted_for_each_command_while_other_queues_are_polled() {
+    let mut guest = guest();
+    let ack = DATA;
+    for count in 1..=3 {
+        guest.memory.poke(ack, &[0xff]).unwrap();
+        guest.memory.poke(DATA + 0x2000, &[3, 9]).unwrap();
+        guest.post(2, &[(DATA + 0x2000, 2, false), (ack, 1, true)]);
+        let _ = guest.device.poll();
+        assert_eq!(guest.bytes(ack, 1), [0xff], "not looked at");
+        guest.write(QUEUE_NOTIFY, 2);
+        let _ = guest.device.poll();
+        assert_eq!(guest.bytes(ack, 1), [ERROR]);
+        // One command was carried out before.
+        assert_eq!(guest.avail_event(2), 1 + count);
+    }
 }
 
 #[test]

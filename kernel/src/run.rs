@@ -1,7 +1,7 @@
 //! The event loop, the only endless loop: take events, answer vCPUs, do bounded work, and sleep when there is none.
 //!
-//! A turn that answers vCPUs, when there was no work in the last one, does nothing else, and gives them the processor: when the
-//! next turn looks, there may be more of a guest's work. There are no two such turns in a row.
+//! A turn that answers vCPUs, when there was no work in the last one that looked for it, does nothing else, and gives them the processor:
+//! when the next turn looks, there may be more of a guest's work. There are no more than [`SHORT_TURNS`] in a row.
 //!
 //! From its kick on a device is active: the loop looks at its queues by itself and the guest does not kick, which would cost it
 //! a trap and two switches of vCPUs. When it has looked for [`POLL_NS`] and nothing came, the devices settle (kicks are wanted again), and the
@@ -31,6 +31,9 @@ use crate::xen::abi::sched::POLL_PORTS_MAX;
 use crate::xen::event::{PendingEvents, Port};
 use crate::xen::sched::{self, ShutdownReason};
 use crate::xen::store::{Store, StoreError};
+
+/// A guest that was interrupted reads the status of the interrupt and acknowledges it; then it may have more for us to do.
+const SHORT_TURNS: u32 = 2;
 
 /// The future that follows xenstore.
 pub type ControlPlane = Pin<Box<dyn Future<Output = Result<ShutdownReason, StoreError>>>>;
@@ -68,7 +71,7 @@ impl Loop {
     pub fn run(mut self) -> ShutdownReason {
         let news = Arc::new(News(AtomicBool::new(true)));
         let waker = Waker::from(news.clone());
-        let (mut looked_ns, mut quiet_ns, mut may_be_short) = (0, 0, false);
+        let (mut looked_ns, mut quiet_ns, mut short_turns_left) = (0, 0, 0);
         self.devices.watch();
         loop {
             watchdog::turned();
@@ -76,9 +79,9 @@ impl Loop {
             if self.take_events(&news) {
                 quiet_ns = 0;
                 watchdog::watch();
-                if may_be_short && !news.is_there() {
+                if short_turns_left > 0 && !news.is_there() {
                     // Whoever was answered goes on, and may have more for us then.
-                    may_be_short = false;
+                    short_turns_left -= 1;
                     sched::yield_processor();
                     continue;
                 }
@@ -96,7 +99,7 @@ impl Loop {
                 let mut guests = self.guests.borrow_mut();
                 guests.begin_turn() | guests.work()
             };
-            may_be_short = !worked;
+            short_turns_left = if worked { 0 } else { SHORT_TURNS };
             let tends = self.ram.tend(&mut Growth);
             self.end_resumption();
             self.devices.kick();

@@ -339,8 +339,8 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
         self.serve_queues(Kicks::Enable)
     }
 
-    /// Serves what waits in any queue without asking for kicks: for a kernel that will look again by itself. The last
-    /// look must be [`Self::process`].
+    /// Serves what waits in any queue that is polled, without asking for kicks there: for a kernel that will look again by itself. The
+    /// last look must be [`Self::process`].
     pub fn poll(&mut self) -> Progress {
         self.serve_queues(Kicks::Suppress)
     }
@@ -348,7 +348,7 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
     fn serve_queues(&mut self, kicks: Kicks) -> Progress {
         if self.status.is_running() {
             if self.device.has_work() || kicks == Kicks::Suppress {
-                self.look_at_all_queues();
+                self.look_at_polled_queues();
             }
             if self.device.take_config_change() {
                 self.config_generation = self.config_generation.wrapping_add(1);
@@ -372,12 +372,19 @@ impl<D: Device<M>, M: GuestMemory, I: InterruptLine> MmioDevice<D, M, I> {
         self.queues.iter_mut().for_each(|queue| queue.pending = queue.ready.is_some());
     }
 
+    fn look_at_polled_queues(&mut self) {
+        for (index, queue) in (0..).map(QueueIndex).zip(&mut self.queues) {
+            queue.pending |= queue.ready.is_some() && self.device.is_polled(index);
+        }
+    }
+
     fn serve_queue(&mut self, index: usize, kicks: Kicks) -> Progress {
         let Some(QueueSlot { ready: Some(queue), pending: pending @ true, .. }) = self.queues.get_mut(index)
         else {
             return Progress::default();
         };
         let number = QueueIndex(u16::try_from(index).unwrap_or(u16::MAX));
+        let kicks = if self.device.is_polled(number) { kicks } else { Kicks::Enable };
         let served = self.device.serve(number, queue, &self.memory);
         let mut more = Ok(served.more);
         if served.broken.is_none() {

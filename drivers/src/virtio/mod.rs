@@ -112,6 +112,11 @@ pub trait Device<M: GuestMemory> {
         false
     }
 
+    /// Whether a queue is looked at again and again while the guest has work for us. If not, it is served when the guest kicks.
+    fn is_polled(&self, _index: QueueIndex) -> bool {
+        true
+    }
+
     /// Whether configuration space has changed since this was asked last: the guest is told.
     fn take_config_change(&mut self) -> bool {
         false

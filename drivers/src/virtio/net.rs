@@ -185,6 +185,10 @@ impl<M: GuestMemory> Device<M> for NetDevice {
         self.announcement.is_new.get() || self.receive.has_work(&self.common.port)
     }
 
+    fn is_polled(&self, index: QueueIndex) -> bool {
+        index != CONTROL
+    }
+
     fn take_config_change(&mut self) -> bool {
         let is_new = self.announcement.is_new.take();
         self.common.record.counters.announcements += u64::from(is_new);

@@ -74,6 +74,9 @@ impl Receive {
         memory: &M,
         common: &mut Common,
     ) -> Result<Served, QueueError> {
+        if self.is_stocked && !self.has_work(&common.port) {
+            return Ok(Served { is_stocked: true, kept: self.kept, ..Served::default() });
+        }
         let waiting = queue.waiting()?;
         if waiting <= self.kept {
             // Nothing has come.
