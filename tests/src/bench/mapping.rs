@@ -1,10 +1,10 @@
-//! The benchmark of mappings: costs out of its records, and the tables and the picture made of them.
+//! Ways of reaching guests' memory: costs out of the records, and the tables and the picture made of them.
 
 use anyhow::{Context, Result};
 
 use super::plot::{Dots, Line, LogAxis, Picture, Series};
-use super::records::{Record, Records};
-use super::table::{Table, number};
+use super::records::Record;
+use super::{Benchmark, Records, Report, Table, number};
 
 /// What a flush of the TLB is taken to cost in instructions: on this machine it costs one, on none that is made.
 const WEIGHTS: [f64; 3] = [0.0, CHOSEN_WEIGHT, 10_000.0];
@@ -96,24 +96,49 @@ fn cost(records: &Records, way: &str, workload: &str, batch: u32, bytes: u32) ->
         .transpose()
 }
 
-/// The tables.
-pub fn text(records: &Records) -> Result<String> {
-    let mut text = String::new();
-    for (workload, title) in WORKLOADS {
-        text += &format!("{title}\n\n{}\n", workload_table(records, workload)?.text());
+/// See the module.
+pub struct Mapping;
+
+impl Benchmark for Mapping {
+    fn name(&self) -> &'static str {
+        "mapping"
     }
-    let touched = cost(records, "pin", "whole", 1, PAGE_BYTES)?.context("nothing was pinned")?.touched;
-    anyhow::ensure!(touched >= TOUCHED_LEAST, "(A) touched only {touched:.3} of the target's pages");
-    let all = cost(records, "map-all", "whole", 1, PAGE_BYTES)?.context("not all was mapped at the start")?;
-    text += &format!(
-        "In (A) {:.1} % of the target's pages were touched. To map all at the start took {:.1} ms before the first request.\n\n\
-         Grants, by size\n\n{}\nA page that is mapped already is pinned and unpinned\n\n{}",
-        100.0 * touched,
-        all.setup_ns / 1e6,
-        size_table(records)?.text(),
-        hit_table(records)?.text(),
-    );
-    Ok(text)
+
+    fn domains(&self) -> &'static [&'static str] {
+        &["mapping"]
+    }
+
+    fn report(&self, records: &Records) -> Result<Report> {
+        let mut report = Report::default();
+        for (workload, title) in WORKLOADS {
+            report.table(title, workload_table(records, workload)?);
+        }
+        let touched = cost(records, "pin", "whole", 1, PAGE_BYTES)?.context("nothing was pinned")?.touched;
+        anyhow::ensure!(touched >= TOUCHED_LEAST, "(A) touched only {touched:.3} of the target's pages");
+        let all =
+            cost(records, "map-all", "whole", 1, PAGE_BYTES)?.context("not all was mapped at the start")?;
+        report.say(&format!(
+            "\nIn (A) {:.1} % of the target's pages were touched. To map all at the start took {:.1} ms before the first request.",
+            100.0 * touched,
+            all.setup_ns / 1e6,
+        ));
+        report.table("Grants, by size", size_table(records)?);
+        report.table("A page that is mapped already is pinned and unpinned", hit_table(records)?);
+        report.remark(
+            "target   no operating system, 64 MiB, each page with a pattern of its own: all that is read is compared, outside of the \
+             measured time",
+        );
+        report.remark(
+            "flushes  of Xen, of all of our TLB entries, counted by rule: 1 for each page replaced or unmapped; in virtual time one costs a \
+             single instruction, hence the weights",
+        );
+        report.remark(
+            "own      invalidations by ourselves, of what a view showed of a page or by a page table; not weighed",
+        );
+        report.remark("hits     no hypercall was needed; a fault may have been");
+        report.picture("mapping.svg", picture(records)?);
+        Ok(report)
+    }
 }
 
 fn workload_table(records: &Records, workload: &str) -> Result<Table> {
@@ -184,7 +209,7 @@ fn hit_table(records: &Records) -> Result<Table> {
 }
 
 /// The picture, as SVG: every way on two workloads, and grants by size.
-pub fn picture(records: &Records) -> Result<String> {
+fn picture(records: &Records) -> Result<String> {
     let mut dots = Dots {
         title: "One 4 KiB read, with 2000 instructions for each flush of the TLB".to_owned(),
         axis: LogAxis {

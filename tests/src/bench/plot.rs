@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::table::number;
+use super::table::rounded;
 
 const WIDTH: f64 = 960.0;
 const MARGIN: f64 = 24.0;
@@ -246,7 +246,7 @@ fn escaped(text: &str) -> String {
 
 /// A whole number with commas between groups of three digits.
 fn grouped(value: f64) -> String {
-    let digits = number(value, 0);
+    let digits = rounded(value, 0);
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
         if index > 0 && (digits.len() - index).is_multiple_of(3) {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use clap::Args;
 
-use crate::bench::{Table, number};
+use crate::bench::{Table, number, text};
 use crate::fuzz::campaign::{self, Totals};
 use crate::fuzz::coverage::{self, Lines};
 use crate::fuzz::{Fuzzer, corpus};
@@ -108,11 +108,11 @@ fn totals_table(fuzzer: &Fuzzer, targets: &[String]) -> Table {
             name,
             [
                 number(cpu_s / 60.0, 1),
-                executions.to_string(),
+                text(&executions),
                 number(rate, 0),
-                inputs.to_string(),
-                edges.to_string(),
-                findings.to_string(),
+                text(&inputs),
+                text(&edges),
+                text(&findings),
             ],
         );
     }
@@ -123,10 +123,10 @@ fn lines_table(lines: &[Lines]) -> Table {
     let mut table = Table::new(&["module", "lines", "reached", "%"]);
     let share = |reached: u32, all: u32| number(100.0 * f64::from(reached) / f64::from(all.max(1)), 1);
     for Lines { file, all, reached } in lines {
-        table.row(file, [all.to_string(), reached.to_string(), share(*reached, *all)]);
+        table.row(file, [text(all), text(reached), share(*reached, *all)]);
     }
     let (all, reached) =
         lines.iter().fold((0, 0), |(all, reached), lines| (all + lines.all, reached + lines.reached));
-    table.row("all", [all.to_string(), reached.to_string(), share(reached, all)]);
+    table.row("all", [text(&all), text(&reached), share(reached, all)]);
     table
 }
