@@ -15,6 +15,14 @@ blkback_disk() {
     echo "disk = [ \"vdev=xvda, format=raw, access=rw, backendtype=phy, script=/tmp/block-ready, target=$1\" ]"
 }
 
+# bench_process MODE: the disk is of a process of Linux in Dom0, which maps the guest's memory by MODE (linux_backend/main.c).
+bench_process() {
+    /bed/linux-backend "$1" "$VOLUME_BYTES" &
+    local process=$!
+    bench "linux-$1" "$(guest_disk /dev/ram1 | sed 's/backend=driver-domain, //')"
+    wait "$process" || fail "the process of Linux ended with status $?"
+}
+
 load_more_modules || fail "Linux' backends cannot be loaded"
 install -m 755 /files/block-ready /tmp/block-ready
 export GUEST_FILES=/files/guest
@@ -22,6 +30,8 @@ start_driver_domain "memory = $DRIVER_DOMAIN_MEMORY"
 echo "$VOLUME_BYTES" >/files/guest/volume
 bench ours "$(guest_disk "ram:$VOLUME_BYTES")"
 bench blkback "$(blkback_disk /dev/ram0)"
+bench_process all
+bench_process each
 
 echo "$DISK_BYTES forgets" >/files/guest/volume
 bench ours-disk "$(guest_disk blk0)"

@@ -34,6 +34,7 @@ struct backend *backend_new(size_t bytes);
 uint64_t backend_read(const struct backend *backend, uint32_t offset, uint32_t width);
 bool backend_write(struct backend *backend, uint32_t offset, uint32_t width, uint64_t value);
 bool backend_process(struct backend *backend);
+void backend_free(struct backend *backend);
 
 static struct xs_handle *store;
 static xendevicemodel_handle *models;
@@ -107,12 +108,10 @@ static void find_disk(void)
 
 static bool is_closing(void)
 {
-    unsigned int count;
     char **event;
 
     while ((event = xs_check_watch(store)) != NULL)
         free(event);
-    (void)count;
     long long state = number_at(disk, "state");
     return state < INIT_WAIT || state == CLOSING || number_at(disk, "online") == 0;
 }
@@ -236,6 +235,15 @@ static void serve(void)
     }
 }
 
+/* Lets go of all that is the guest's, before xl is told so and destroys it. */
+static void stop_serving(void)
+{
+    xendevicemodel_destroy_ioreq_server(models, guest, server);
+    backend_free(backend);
+    if (ram != NULL)
+        xenforeignmemory_unmap(memory, ram, ram_pages);
+}
+
 int main(int count, char **words)
 {
     if (count != 3 || (strcmp(words[1], "all") != 0 && strcmp(words[1], "each") != 0)) {
@@ -257,7 +265,7 @@ int main(int count, char **words)
     start_server();
     tell_state(INIT_WAIT);
     serve();
-    xendevicemodel_destroy_ioreq_server(models, guest, server);
+    stop_serving();
     tell_state(CLOSED);
     return 0;
 }

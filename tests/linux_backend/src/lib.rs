@@ -34,12 +34,12 @@ mod backend {
     /// A disk behind its registers.
     pub struct Backend(MmioDevice<BlockDevice<Pinned>, ForeignMemory, Line>);
 
-    /// Makes the disk, which has `bytes` zeroes. It lives as long as the process.
+    /// Makes the disk, which has `bytes` zeroes.
     #[unsafe(no_mangle)]
-    extern "C" fn backend_new(bytes: usize) -> &'static mut Backend {
+    extern "C" fn backend_new(bytes: usize) -> Box<Backend> {
         let volume = Box::new(RamVolume(alloc::vec![0_u8; bytes]));
         let disk = BlockDevice::new(String::from("disk"), "linux", volume);
-        Box::leak(Box::new(Backend(MmioDevice::new(disk, ForeignMemory, Line, Features::empty()))))
+        Box::new(Backend(MmioDevice::new(disk, ForeignMemory, Line, Features::empty())))
     }
 
     /// Answers a read of `width` bytes at `offset` of the registers.
@@ -59,5 +59,11 @@ mod backend {
     #[unsafe(no_mangle)]
     extern "C" fn backend_process(backend: &mut Backend) -> bool {
         backend.0.process().more
+    }
+
+    /// Gives the guest's pages back.
+    #[unsafe(no_mangle)]
+    extern "C" fn backend_free(backend: Box<Backend>) {
+        drop(backend);
     }
 }

@@ -1,8 +1,10 @@
 //! Requests to a disk, of the driver domain and of Linux' own backend.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 
-use super::{Benchmark, GUEST, Records, Report, Table, number};
+use super::{Benchmark, GUEST, Records, Report, Table, linux_backend, number};
 use crate::bed::Lab;
 
 const VOLUME_BYTES: u64 = 8 << 20;
@@ -58,6 +60,10 @@ impl Benchmark for Disk {
             ("VOLUME_BYTES", VOLUME_BYTES.to_string()),
             ("DISK_BYTES", DISK_BYTES.to_string()),
         ]
+    }
+
+    fn bed_files(&self) -> Result<Vec<PathBuf>> {
+        Ok(vec![linux_backend::build()?])
     }
 
     fn report(&self, records: &Records) -> Result<Report> {
