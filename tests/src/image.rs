@@ -60,12 +60,22 @@ pub fn build_library(package: &str) -> Result<PathBuf> {
 
 fn build_package(package: &str, what: &[&str]) -> Result<()> {
     let mut cargo = Command::new("cargo");
-    cargo.current_dir(workspace()?);
+    cargo.current_dir(workspace()?).arg("--config").arg(without_machine_paths()?);
     cargo.args(["build", "--quiet", "--profile", "kernel", "--target", TARGET, "-p", package]).args(what);
     if !tool::succeeds(&mut cargo)? {
         bail!("{package} does not build (see above)");
     }
     Ok(())
+}
+
+/// A setting of cargo's by which places in crates' sources are named from the crate on: the image is the same wherever they lie.
+fn without_machine_paths() -> Result<String> {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home =
+        home.or_else(|| Some(std::env::home_dir()?.join(".cargo"))).context("there is no home folder")?;
+    let registries = fs::read_dir(home.join("registry/src")).into_iter().flatten().flatten();
+    let flags = registries.map(|registry| format!("'--remap-path-prefix={}/='", registry.path().display()));
+    Ok(format!("target.{TARGET}.rustflags=[{}]", flags.collect::<Vec<_>>().join(",")))
 }
 
 /// The loaded segments at their distances from the first one, zeroes included.

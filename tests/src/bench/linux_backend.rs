@@ -7,7 +7,23 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use super::disk::cost;
+use super::{Records, Table, number};
 use crate::{image, setup, tool};
+
+/// What is measured of it: each of its requests takes the machine long.
+pub const CASES: [(&str, &str); 5] = [
+    ("4 KiB random read, depth 1", "read-4k-1"),
+    ("  depth 16, submitted singly", "read-4k-16-single"),
+    ("  depth 32, submitted together", "read-4k-32-batched"),
+    ("64 KiB sequential read, depth 1", "read-64k-1"),
+    ("1 MiB sequential read, depth 1", "read-1m-1"),
+];
+
+/// How that was.
+pub const REMARK: &str = "process  our device model in a process of Linux in Dom0 (tests/linux_backend), by libxendevicemodel and \
+     libxenforeignmemory, volume in its RAM; it stands in for virtio backends in user space; all mapped: the guest's memory, before it \
+     starts; mapped each: the buffers of each request, unmapped after it, a descriptor at a time";
 
 /// What of Xen's tools it is linked with.
 const LIBRARIES: [&str; 4] =
@@ -35,4 +51,29 @@ pub fn build() -> Result<PathBuf> {
     compiler.args(LIBRARIES.map(|library| libraries.join(library)));
     tool::run(&mut compiler)?;
     Ok(program)
+}
+
+/// Its requests beside ours.
+pub fn table(records: &Records) -> Result<Table> {
+    let mut table = Table::new(&[
+        "one request, virtual µs",
+        "ours",
+        "all mapped",
+        "guest",
+        "Dom0",
+        "mapped each",
+        "guest",
+        "Dom0",
+        "ours/all mapped",
+        "ours/mapped each",
+    ]);
+    for (title, name) in CASES {
+        let ours = cost(records, "ours", name, "driver-domain")?.all;
+        let all = cost(records, "linux-all", name, "0")?;
+        let each = cost(records, "linux-each", name, "0")?;
+        let times = [&[ours][..], &all.parts(), &each.parts()].concat();
+        let times = times.into_iter().map(|value| number(value, 1));
+        table.row(title, times.chain([ours / all.all, ours / each.all].map(|value| number(value, 2))));
+    }
+    Ok(table)
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 
-use super::plot::{Dots, Line, LogAxis, Picture, Series};
+use super::plot::{self, Dots, Figure, Line, LogAxis, Series};
 use super::records::Record;
 use super::{Benchmark, Records, Report, Table, number};
 
@@ -217,13 +217,13 @@ fn picture(records: &Records) -> Result<String> {
             to: 100_000.0,
             title: "virtual ns (instructions of the whole machine), logarithmic".to_owned(),
         },
-        series: [&WORKLOADS[1], &WORKLOADS[0]].map(|(_, title)| (*title).to_owned()),
+        series: [&WORKLOADS[1], &WORKLOADS[0]].map(|(_, title)| (*title).to_owned()).to_vec(),
         rows: Vec::new(),
     };
     for (title, way, batch) in WAYS {
         let cost = |workload| cost(records, way, workload, batch, PAGE_BYTES);
         if let (Some(fitting), Some(whole)) = (cost("fitting")?, cost("whole")?) {
-            dots.rows.push((title.to_owned(), [fitting.at(CHOSEN_WEIGHT), whole.at(CHOSEN_WEIGHT)]));
+            dots.rows.push((title.to_owned(), vec![fitting.at(CHOSEN_WEIGHT), whole.at(CHOSEN_WEIGHT)]));
         }
     }
     let mut series = Vec::new();
@@ -246,7 +246,8 @@ fn picture(records: &Records) -> Result<String> {
         title: "Granted buffers: one request, by size".to_owned(),
         across: LogAxis { from: 512.0, to: 65_536.0, title: "bytes of the request, logarithmic".to_owned() },
         up: LogAxis { from: 100.0, to: 300_000.0, title: "virtual ns, logarithmic".to_owned() },
+        tick: |bytes| if bytes < 1024.0 { format!("{bytes} B") } else { format!("{} KiB", bytes / 1024.0) },
         series,
     };
-    Ok(Picture { dots, line }.svg())
+    Ok(plot::svg(&[Figure::Dots(dots), Figure::Line(line)]))
 }

@@ -1,5 +1,6 @@
 //! What the benchmarks have in common: their run in the lab, the records that come back, and the report made of them.
 
+mod counted;
 mod disk;
 mod ioreq;
 mod linux_backend;
@@ -10,6 +11,7 @@ mod plot;
 mod records;
 mod report;
 mod run;
+mod scale;
 mod start;
 mod table;
 mod tools;
@@ -27,6 +29,7 @@ pub use net::Net;
 pub use records::Records;
 pub use report::Report;
 pub use run::{Options, run};
+pub use scale::Scale;
 pub use start::Start;
 pub use table::{Table, number, text};
 

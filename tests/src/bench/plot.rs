@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::table::rounded;
+use super::table::{Table, rounded};
 
 const WIDTH: f64 = 960.0;
 const MARGIN: f64 = 24.0;
@@ -16,6 +16,12 @@ const LINES_LEFT: f64 = 90.0;
 /// Where the lines' axis ends and their titles begin.
 const LINES_RIGHT: f64 = 690.0;
 const MARK: f64 = 5.0;
+
+/// Those that begin with 1, 2 or 5.
+const ROUND_VALUES: [f64; 21] = [
+    0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5,
+    2e5, 5e5,
+];
 
 const STYLE: &str = "\
 text { font: 13px system-ui, sans-serif; fill: #1f2328 }
@@ -45,6 +51,9 @@ text { fill: #e6edf3 }
 }
 ";
 
+/// What most of these axes show.
+pub const AXIS: &str = "virtual µs (thousand instructions of the whole machine), logarithmic";
+
 /// A logarithmic axis.
 pub struct LogAxis {
     pub from: f64,
@@ -52,12 +61,12 @@ pub struct LogAxis {
     pub title: String,
 }
 
-/// Rows of two dots each, along one axis.
+/// Rows of dots, one of each series, along one axis.
 pub struct Dots {
     pub title: String,
     pub axis: LogAxis,
-    pub series: [String; 2],
-    pub rows: Vec<(String, [f64; 2])>,
+    pub series: Vec<String>,
+    pub rows: Vec<(String, Vec<f64>)>,
 }
 
 /// Lines over two axes.
@@ -65,6 +74,8 @@ pub struct Line {
     pub title: String,
     pub across: LogAxis,
     pub up: LogAxis,
+    /// What one value of the axis across is called.
+    pub tick: fn(f64) -> String,
     pub series: Vec<Series>,
 }
 
@@ -74,22 +85,58 @@ pub struct Series {
     pub points: Vec<(f64, f64)>,
 }
 
-/// Both, one above the other.
-pub struct Picture {
-    pub dots: Dots,
-    pub line: Line,
+/// What a picture is made of.
+pub enum Figure {
+    Dots(Dots),
+    Line(Line),
+}
+
+/// A picture as SVG: its figures, one below the other.
+pub fn svg(figures: &[Figure]) -> String {
+    let mut body = String::new();
+    let mut height = 0.0;
+    for figure in figures {
+        height = match figure {
+            Figure::Dots(dots) => dots.draw(&mut body, height + MARGIN),
+            Figure::Line(line) => line.draw(&mut body, height + MARGIN),
+        };
+    }
+    height += MARGIN;
+    let titles: Vec<&str> = figures
+        .iter()
+        .map(|figure| match figure {
+            Figure::Dots(dots) => dots.title.as_str(),
+            Figure::Line(line) => line.title.as_str(),
+        })
+        .collect();
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{}\">\n\
+         <style>\n{STYLE}</style>\n<rect class=\"ground\" width=\"{WIDTH}\" height=\"{height}\"/>\n{body}</svg>\n",
+        escaped(&titles.join("; ")),
+    )
 }
 
 impl LogAxis {
+    /// An axis that has room for all of `values`: from and to values that begin with 1, 2 or 5.
+    pub fn around(values: impl Iterator<Item = f64> + Clone, title: &str) -> Self {
+        let least = values.clone().fold(f64::INFINITY, f64::min);
+        let most = values.fold(0.0, f64::max);
+        let ticks = ROUND_VALUES.iter().copied();
+        Self {
+            from: ticks.clone().rev().find(|tick| *tick <= least).unwrap_or(ROUND_VALUES[0]),
+            to: ticks.clone().find(|tick| *tick >= most).unwrap_or(most),
+            title: title.to_owned(),
+        }
+    }
+
     /// Where a value lies, from 0 to 1.
     fn share(&self, value: f64) -> f64 {
         (value.clamp(self.from, self.to) / self.from).ln() / (self.to / self.from).ln()
     }
 
-    /// The round values on it: those that begin with 1, 2 or 5.
+    /// The round values on it.
     fn decimal_ticks(&self) -> Vec<f64> {
-        let decades = (0..7).map(|power| 10_f64.powi(power));
-        let all = decades.flat_map(|decade| [1.0, 2.0, 5.0].map(|digit| digit * decade));
+        let all = ROUND_VALUES.iter().copied();
         all.filter(|value| (self.from..=self.to).contains(value)).collect()
     }
 
@@ -100,22 +147,19 @@ impl LogAxis {
     }
 }
 
-impl Picture {
-    /// The picture.
-    pub fn svg(&self) -> String {
-        let mut body = String::new();
-        let middle = self.dots.draw(&mut body, MARGIN);
-        let height = self.line.draw(&mut body, middle + MARGIN) + MARGIN;
-        format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{}; {}\">\n\
-             <style>\n{STYLE}</style>\n<rect class=\"ground\" width=\"{WIDTH}\" height=\"{height}\"/>\n{body}</svg>\n",
-            escaped(&self.dots.title),
-            escaped(&self.line.title),
-        )
-    }
-}
-
 impl Dots {
+    /// The columns `headings` of a table, a row each.
+    pub fn of(table: &Table, headings: &[&str], title: &str, axis: &str) -> Self {
+        let rows = table.columns(headings);
+        let values = rows.iter().flat_map(|(_, values)| values.iter().copied());
+        Self {
+            title: title.to_owned(),
+            axis: LogAxis::around(values, axis),
+            series: headings.iter().map(|&heading| heading.to_owned()).collect(),
+            rows,
+        }
+    }
+
     /// Draws from `top` on, and returns where it ends.
     fn draw(&self, out: &mut String, top: f64) -> f64 {
         let right = WIDTH - 2.0 * MARGIN;
@@ -127,7 +171,7 @@ impl Dots {
         for (index, title) in self.series.iter().enumerate() {
             mark(out, index, legend, top + 36.0);
             text(out, legend + 12.0, top + 40.0, "", "start", title);
-            legend += 440.0;
+            legend += (WIDTH - 2.0 * MARGIN) / count(self.series.len());
         }
         for value in self.axis.decimal_ticks() {
             line(out, "grid", at(value), rows_top, at(value), bottom);
@@ -137,15 +181,14 @@ impl Dots {
         for (index, (title, values)) in self.rows.iter().enumerate() {
             let y = rows_top + ROW_HEIGHT * (count(index) + 0.5);
             text(out, DOTS_LEFT - 14.0, y + 4.0, "", "end", title);
-            let [first, second] = *values;
-            line(out, "link", at(first), y, at(second), y);
+            let low = values.iter().copied().fold(f64::INFINITY, f64::min);
+            let high = values.iter().copied().fold(0.0, f64::max);
+            line(out, "link", at(low), y, at(high), y);
             for (index, value) in values.iter().enumerate() {
                 mark(out, index, at(*value), y);
             }
-            // Beside the outermost dots; one label where both are in one place.
-            let apart = (at(first) - at(second)).abs() > 2.0 * MARK;
-            let (low, high) = (first.min(second), first.max(second));
-            if apart {
+            // Beside the outermost dots; one label where all are in one place.
+            if at(high) - at(low) > 2.0 * MARK {
                 text(out, at(low) - 9.0, y + 4.0, "small", "end", &grouped(low));
             }
             text(out, at(high) + 9.0, y + 4.0, "small", "start", &grouped(high));
@@ -164,8 +207,7 @@ impl Line {
         text(out, MARGIN, top + 14.0, "title", "start", &self.title);
         for value in self.across.binary_ticks() {
             line(out, "grid", x(value), lines_top, x(value), bottom);
-            let label = if value < 1024.0 { format!("{value} B") } else { format!("{} KiB", value / 1024.0) };
-            text(out, x(value), bottom + 18.0, "small", "middle", &label);
+            text(out, x(value), bottom + 18.0, "small", "middle", &(self.tick)(value));
         }
         for value in self.up.decimal_ticks() {
             line(out, "grid", LINES_LEFT, y(value), LINES_RIGHT, y(value));
@@ -244,8 +286,11 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
 }
 
-/// A whole number with commas between groups of three digits.
+/// A number of at least two digits that say something, whole from ten on, with commas between groups of three digits.
 fn grouped(value: f64) -> String {
+    if value != 0.0 && value < 10.0 && value.fract() != 0.0 {
+        return rounded(value, 1);
+    }
     let digits = rounded(value, 0);
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -264,7 +309,8 @@ fn count(number: usize) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Dots, Line, LogAxis, Picture, Series, grouped};
+    use super::{Dots, Figure, Line, LogAxis, Series, grouped, svg};
+    use crate::bench::table::{Table, number};
 
     fn axis(from: f64, to: f64) -> LogAxis {
         LogAxis { from, to, title: "ns".into() }
@@ -283,16 +329,40 @@ mod tests {
     }
 
     #[test]
+    fn an_axis_has_room_for_all_values() {
+        let axis = LogAxis::around([13.0, 890.0, 59.0].into_iter(), "µs");
+        assert_eq!((axis.from, axis.to), (10.0, 1000.0));
+        let exact = LogAxis::around([0.5, 20.0].into_iter(), "µs");
+        assert_eq!((exact.from, exact.to), (0.5, 20.0));
+    }
+
+    #[test]
+    fn small_numbers_keep_a_digit_after_the_point() {
+        assert_eq!([0.5, 2.0, 9.96, 12.4].map(grouped), ["0.5", "2", "10.0", "12"]);
+    }
+
+    #[test]
+    fn dots_are_the_numbers_of_a_table() {
+        let mut table = Table::new(&["case", "ours", "ratio", "theirs"]);
+        table.row("one", [number(3.0, 0), number(0.5, 1), number(6.0, 0)]);
+        table.row("ours alone", [number(1.0, 0)]);
+        let dots = Dots::of(&table, &["ours", "theirs"], "title", "µs");
+        assert_eq!(dots.rows, [("one".to_owned(), vec![3.0, 6.0])]);
+        assert_eq!((dots.axis.from, dots.axis.to), (2.0, 10.0));
+    }
+
+    #[test]
     fn titles_are_escaped() {
         let dots = Dots {
             title: "a < b".into(),
             axis: axis(1.0, 10.0),
-            series: ["x".into(), "y".into()],
-            rows: vec![("row & row".into(), [1.0, 10.0])],
+            series: vec!["x".into(), "y".into()],
+            rows: vec![("row & row".into(), vec![1.0, 10.0])],
         };
         let series = vec![Series { title: "s".into(), points: vec![(1.0, 1.0), (8.0, 8.0)] }];
-        let line = Line { title: "l".into(), across: axis(1.0, 8.0), up: axis(1.0, 10.0), series };
-        let svg = Picture { dots, line }.svg();
-        assert!(svg.contains(">a &lt; b<") && svg.contains(">row &amp; row<"));
+        let (across, up) = (axis(1.0, 8.0), axis(1.0, 10.0));
+        let line = Line { title: "l".into(), across, up, tick: |value| format!("{value} <"), series };
+        let svg = svg(&[Figure::Dots(dots), Figure::Line(line)]);
+        assert!(svg.contains(">a &lt; b<") && svg.contains(">row &amp; row<") && svg.contains(">8 &lt;<"));
     }
 }

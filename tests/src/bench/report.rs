@@ -1,5 +1,8 @@
 //! What a benchmark says of its run: tables, with words between them, and remarks on how it was measured.
 
+use anyhow::{Result, bail};
+use serde_json::{Value, json};
+
 use super::table::Table;
 
 /// A report, in the order in which it was told.
@@ -51,6 +54,58 @@ impl Report {
         &self.pictures
     }
 
+    /// One report of several runs: numbers are medians, words and pictures those of the last run.
+    pub fn of_runs(mut runs: Vec<Self>) -> Result<Self> {
+        let count = runs.len();
+        let mut tables: Vec<Table> = Vec::new();
+        for index in 0..runs.iter().map(|run| run.tables().count()).max().unwrap_or(0) {
+            let same: Vec<&Table> = runs.iter().filter_map(|run| Some(run.tables().nth(index)?.1)).collect();
+            if same.len() != count {
+                bail!("the runs have different tables");
+            }
+            tables.push(Table::of_runs(&same)?);
+        }
+        let mut merged = runs.pop().unwrap_or_default();
+        let parts = merged.parts.iter_mut().filter_map(|part| match part {
+            Part::Table { table, .. } => Some(table),
+            Part::Words(_) => None,
+        });
+        for (part, table) in parts.zip(tables) {
+            *part = table;
+        }
+        if count > 1 {
+            merged.remark(&format!(
+                "runs     {count}: each number is the median of these; spread: the most less the least over the median, of the row's number \
+                 that differs most"
+            ));
+        }
+        Ok(merged)
+    }
+
+    /// The tables with their titles.
+    pub fn tables(&self) -> impl Iterator<Item = (&str, &Table)> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Table { title, table } => Some((title.as_str(), table)),
+            Part::Words(_) => None,
+        })
+    }
+
+    /// All but the pictures, for programs.
+    pub fn json(&self, benchmark: &str, configuration: &Value) -> Value {
+        let tables: Vec<Value> = self.tables().map(|(title, table)| table.json(title)).collect();
+        let words = self.parts.iter().filter_map(|part| match part {
+            Part::Table { .. } => None,
+            Part::Words(words) => Some(words.trim()),
+        });
+        json!({
+            "benchmark": benchmark,
+            "configuration": configuration,
+            "tables": tables,
+            "words": words.collect::<Vec<_>>(),
+            "remarks": self.remarks.lines().collect::<Vec<_>>(),
+        })
+    }
+
     /// All but the pictures, with `configuration` before the remarks.
     pub fn text(&self, configuration: &str) -> String {
         let mut text = String::new();
@@ -74,8 +129,38 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::Report;
     use crate::bench::table::{Table, number};
+
+    fn report(value: f64, words: &str) -> Report {
+        let mut table = Table::new(&["a", "b"]);
+        table.row("c", [number(value, 0)]);
+        let mut report = Report::default();
+        report.say(words);
+        report.table("title", table);
+        report
+    }
+
+    #[test]
+    fn runs_become_one_report() {
+        let merged = Report::of_runs(vec![report(1.0, "first"), report(3.0, "last")]).unwrap();
+        let text = merged.text("");
+        assert!(text.starts_with("last\n\ntitle\n\na  b  spread, %\n"), "{text}");
+        assert!(text.contains("\nc  2      100.0\n") && text.contains("\nruns     2: "), "{text}");
+        assert!(Report::of_runs(vec![report(1.0, ""), Report::default()]).is_err());
+    }
+
+    #[test]
+    fn programs_get_tables_words_and_configuration() {
+        let json = report(1.5, "said").json("disk", &json!({ "cpu": "cortex-a57" }));
+        assert_eq!(json["benchmark"], "disk");
+        assert_eq!(json["configuration"]["cpu"], "cortex-a57");
+        assert_eq!(json["tables"][0]["title"], "title");
+        assert_eq!(json["tables"][0]["rows"][0]["cells"], json!([1.5]));
+        assert_eq!(json["words"], json!(["said"]));
+    }
 
     #[test]
     fn words_belong_to_the_table_before_them() {

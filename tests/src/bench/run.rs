@@ -6,8 +6,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
 
-use super::{Benchmark, Records, tools};
+use super::{Benchmark, Records, Report, tools};
 use crate::bed::{Ending, Job, Lab};
 use crate::setup::xen::{self, Flavour};
 use crate::{image, setup, tool};
@@ -21,6 +22,8 @@ pub struct Options {
     pub cpu: String,
     /// More of Xen's command line.
     pub xen_arguments: Vec<String>,
+    /// How many runs, to see how far they are apart.
+    pub repeat: u32,
 }
 
 /// What a run measured, and how it was.
@@ -33,18 +36,29 @@ struct Measured {
 }
 
 /// Runs a benchmark, prints its report, and keeps that in the run's folder.
-pub fn run(benchmark: &dyn Benchmark, options: &Options) -> Result<()> {
-    let measured = measure(benchmark, options)?;
-    let report = benchmark.report(&measured.records)?;
+pub fn run(benchmark: &dyn Benchmark, options: &Options) -> Result<Report> {
+    let mut reports = Vec::new();
+    let mut records = String::new();
+    let measured = loop {
+        let measured = measure(benchmark, options)?;
+        reports.push(benchmark.report(&measured.records)?);
+        records += &measured.records.text();
+        if reports.len() >= options.repeat as usize {
+            break measured;
+        }
+    };
+    let report = Report::of_runs(reports)?;
     let text = report.text(&measured.configuration());
     print!("\n{text}");
     measured.keep("table.txt", &text)?;
-    measured.keep("records.txt", &measured.records.text())?;
+    measured.keep("records.txt", &records)?;
+    let json = report.json(benchmark.name(), &measured.configuration_json(options.repeat));
+    measured.keep("results.json", &format!("{json:#}\n"))?;
     for picture in report.pictures() {
         measured.keep(picture.name, &picture.svg)?;
     }
     println!("kept in {}", measured.folder.display());
-    Ok(())
+    Ok(report)
 }
 
 fn measure(benchmark: &dyn Benchmark, options: &Options) -> Result<Measured> {
@@ -125,6 +139,23 @@ driver   driver-domain.img {} KiB, commit {}
             self.image_bytes / 1024,
             self.commit,
         )
+    }
+
+    fn configuration_json(&self, runs: u32) -> Value {
+        let lab = &self.lab;
+        json!({
+            "virtual_time": lab.deterministic,
+            "qemu": qemu_version(),
+            "cpu": lab.cpu,
+            "gic": lab.gic,
+            "memory": lab.memory,
+            "xen": format!("{} {}", xen::RELEASE, lab.xen.name()),
+            "xen_arguments": lab.xen_arguments,
+            "dom0_memory": lab.dom0_memory,
+            "commit": self.commit,
+            "image_bytes": self.image_bytes,
+            "runs": runs,
+        })
     }
 }
 

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
-use crate::bench::{self, Benchmark, Disk, Ioreq, Mapping, Memory, Net, Start};
+use crate::bench::{
+    self, Benchmark, Disk, Ioreq, Mapping, Memory, Net, Report, Scale, Start, Table, number, text,
+};
 
 /// Which, and where.
 #[derive(Args)]
@@ -13,6 +15,9 @@ pub struct Options {
     /// Only this one
     #[arg(value_enum, default_value = "all")]
     which: Which,
+    /// So many runs; numbers are then medians, with their spread
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    repeat: u32,
     /// The processor's model
     #[arg(long, default_value = "cortex-a57")]
     cpu: String,
@@ -35,26 +40,47 @@ enum Which {
     Start,
     /// The least memory for one guest and for four, on partitions of a physical disk
     Memory,
+    /// The cost of a request as guests become more, their memory grows, and the window shrinks
+    Scale,
     /// Ways of reaching guests' memory
     Mapping,
 }
 
-const ALL: [(Which, &dyn Benchmark); 6] = [
+const ALL: [(Which, &dyn Benchmark); 7] = [
     (Which::Ioreq, &Ioreq),
     (Which::Disk, &Disk),
     (Which::Net, &Net),
     (Which::Start, &Start),
     (Which::Memory, &Memory),
+    (Which::Scale, &Scale),
     (Which::Mapping, &Mapping),
 ];
 
 /// Runs the benchmarks.
 pub fn run(options: &Options) -> Result<ExitCode> {
-    let chosen = bench::Options { cpu: options.cpu.clone(), xen_arguments: options.xen_arguments.clone() };
+    let chosen = bench::Options {
+        cpu: options.cpu.clone(),
+        xen_arguments: options.xen_arguments.clone(),
+        repeat: options.repeat,
+    };
+    let mut summary = Table::new(&["", "ours over theirs", "theirs"]);
     for (which, benchmark) in ALL {
         if options.which == which || options.which == Which::All {
-            bench::run(benchmark, &chosen)?;
+            summarise(&mut summary, benchmark.name(), &bench::run(benchmark, &chosen)?);
         }
     }
+    if options.which == Which::All {
+        print!("\nAll ratios\n\n{}", summary.text());
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Adds the ratios of a report to the table of all of them.
+fn summarise(summary: &mut Table, benchmark: &str, report: &Report) {
+    for (title, table) in report.tables() {
+        for (name, peer, ratio) in table.ratios() {
+            let place = if title.is_empty() { benchmark.to_owned() } else { format!("{benchmark}, {title}") };
+            summary.row(&format!("{place}: {name}"), [number(ratio, 2), text(peer)]);
+        }
+    }
 }
