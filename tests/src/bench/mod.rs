@@ -3,6 +3,7 @@
 mod counted;
 mod disk;
 mod ioreq;
+mod linux_backend;
 mod mapping;
 mod memory;
 mod net;
@@ -15,6 +16,8 @@ mod scale;
 mod start;
 mod table;
 mod tools;
+
+use std::path::PathBuf;
 
 use anyhow::Result;
 
@@ -58,6 +61,11 @@ pub trait Benchmark {
     /// Packages of which the programs are images in `/bed`.
     fn domains(&self) -> &'static [&'static str] {
         &[]
+    }
+
+    /// More files for `/bed`, made when all parts of the bed are there.
+    fn bed_files(&self) -> Result<Vec<PathBuf>> {
+        Ok(Vec::new())
     }
 
     /// What the records say. A column called `ours/X` is a ratio to a peer of ours: `bench all` gathers these.
