@@ -1,9 +1,9 @@
 //! What the benchmarks have in common: their run in the lab, the records that come back, and the report made of them.
 
 mod disk;
+mod footprint;
 mod ioreq;
 mod mapping;
-mod memory;
 mod net;
 mod plot;
 mod records;
@@ -17,9 +17,9 @@ use anyhow::Result;
 
 use crate::bed::Lab;
 pub use disk::Disk;
+pub use footprint::Footprint;
 pub use ioreq::Ioreq;
 pub use mapping::Mapping;
-pub use memory::Memory;
 pub use net::Net;
 pub use records::Records;
 pub use report::Report;

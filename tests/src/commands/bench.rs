@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
-use crate::bench::{self, Benchmark, Disk, Ioreq, Mapping, Memory, Net, Report, Start, Table, number, text};
+use crate::bench::{
+    self, Benchmark, Disk, Footprint, Ioreq, Mapping, Net, Report, Start, Table, number, text,
+};
 
 /// Which, and where.
 #[derive(Args)]
@@ -34,10 +36,10 @@ enum Which {
     Disk,
     /// Packets between guests, over the driver domain's bridge and over Linux' own
     Net,
-    /// The start of the driver domain and of a guest's disk; the least memory for one in RAM
+    /// The start of the driver domain and of a guest's disk
     Start,
-    /// The least memory for one guest and for four, on partitions of a physical disk
-    Memory,
+    /// What a driver domain takes, and a Linux in its place: files, least memory, memory as its guests' memory grows
+    Footprint,
     /// Ways of reaching guests' memory
     Mapping,
 }
@@ -47,7 +49,7 @@ const ALL: [(Which, &dyn Benchmark); 6] = [
     (Which::Disk, &Disk),
     (Which::Net, &Net),
     (Which::Start, &Start),
-    (Which::Memory, &Memory),
+    (Which::Footprint, &Footprint),
     (Which::Mapping, &Mapping),
 ];
 
