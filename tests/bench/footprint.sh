@@ -100,21 +100,33 @@ serves() {
     done
 }
 
-# least KIND COUNT LOW HIGH: the least memory= with which so many are served, above LOW, which is too little, and HIGH at most.
+# tried KIND COUNT MEMORY: as `serves`, with the answer told and all removed again.
+tried() {
+    local answer=no
+    (serves "$@") >log 2>&1 && answer=yes
+    echo "bench name=try kind=$1 guests=$2 mib=$3 serves=$answer"
+    [ "$answer" = yes ] || tail -3 log | sed 's/^/# /'
+    destroy_all >/dev/null 2>&1
+    [ "$answer" = yes ]
+}
+
+# least KIND COUNT GUESS: the least memory= with which so many are served, wherever that is: one less is not enough. From GUESS in growing steps
+# to one that serves and one that does not, then by bisection between these.
 least() {
-    local kind=$1 count=$2 low=$3 high=$4 middle=$4 serves
-    while :; do
-        if (serves "$kind" "$count" "$middle") >log 2>&1; then
-            serves=yes high=$middle
-        else
-            serves=no low=$middle
-            sed 's/^/# /' log | tail -3
-        fi
-        echo "bench name=try kind=$kind guests=$count mib=$middle serves=$serves"
-        destroy_all >/dev/null 2>&1
-        [ "$low" -lt "$high" ] || return
-        [ $((high - low)) -gt 1 ] || break
-        middle=$(((low + high) / 2))
+    local kind=$1 count=$2 high=$3 low=$3 step=1
+    if tried "$kind" "$count" "$high"; then
+        while low=$((high - step)) step=$((2 * step)) && tried "$kind" "$count" "$low"; do
+            high=$low
+        done
+    else
+        while high=$((low + step)) step=$((2 * step)) && ! tried "$kind" "$count" "$high"; do
+            low=$high
+            [ "$step" -lt 256 ] || fail "$kind does not serve $count guests with $high MiB"
+        done
+    fi
+    local middle
+    while middle=$(((low + high) / 2)) && [ "$middle" -gt "$low" ]; do
+        tried "$kind" "$count" "$middle" && high=$middle || low=$middle
     done
     echo "bench name=least kind=$kind guests=$count mib=$high"
 }
@@ -157,7 +169,8 @@ taken() {
     fi
 }
 
-# map_all MIB PIECE-MIB: Dom0's memory before, while, and after a process maps all of a guest's memory; Xen's free pages.
+# map_all MIB PIECE-MIB: Dom0's memory before, while, and after a process maps all of a guest's memory in such pieces, and what Xen takes for that;
+# false when it cannot be mapped.
 map_all() {
     local mib=$1 piece=$2 line free_before free_during process
     {
@@ -172,11 +185,13 @@ map_all() {
     free_during=$(xen_free_pages)
     echo 2>/dev/null >&"${map[1]}"
     wait "$process"
-    echo 3 >/proc/sys/vm/drop_caches
+    # Until the pages that were freed are counted as free again.
+    sleep 3
     echo "bench name=mapped mib=$mib piece=$piece $line after_kib=$(sed -n 's/^MemAvailable: *\([0-9]*\).*/\1/p' /proc/meminfo)" \
         "xen_pages=$((free_before - free_during))"
     xl destroy mapped
     wait_domain_gone mapped
+    [[ $line != *error=* ]]
 }
 
 mkdir key
@@ -195,13 +210,15 @@ for kind in ours linux; do
 done
 
 for count in 1 4; do
-    least ours "$count" 1 16
-    least disk "$count" 1 16
-    least linux "$count" 32 96
+    least disk "$count" 3
 done
+least ours 1 3
+least ours 4 6
+least linux 1 52
+least linux 4 60
 
 for kind in ours linux; do
-    [ "$kind" = ours ] && memory=8 || memory=128
+    [ "$kind" = ours ] && memory=8 || memory=$LINUX_MIB
     start "$kind" "$memory" >/dev/null || fail "$kind does not start"
     for mib in $SERVED_MIB; do
         served_memory "$kind" "$mib"
@@ -209,11 +226,7 @@ for kind in ours linux; do
     destroy_all >/dev/null 2>&1
 done
 
-echo 3 >/proc/sys/vm/drop_caches
 for mib in $SERVED_MIB; do
-    map_all "$mib" "$PIECE_MIB"
-done
-for mib in $WHOLE_MIB; do
-    map_all "$mib" "$mib"
+    map_all "$mib" "$mib" || map_all "$mib" "$PIECE_MIB"
 done
 exit 0

@@ -100,7 +100,7 @@ static int serve(const char *path, const char *type, const char *domain, const c
         xenstore_call(XS_RM, path, strlen(path) + 1);
         return 1;
     }
-    if (read_node(path, "hotplug-status", value, sizeof(value)))
+    if (read_node(path, "hotplug-status", value, sizeof(value)) && strcmp(value, "connected") == 0)
         return 1;
     if (strcmp(type, "vbd") == 0) {
         struct stat disk;

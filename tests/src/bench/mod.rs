@@ -1,5 +1,6 @@
 //! What the benchmarks have in common: their run in the lab, the records that come back, and the report made of them.
 
+mod code;
 mod disk;
 mod footprint;
 mod ioreq;
