@@ -23,6 +23,7 @@
     // A level-1 block: valid, attribute index 0, inner-shareable, accessed, EL1 read-write and executable.
     .equ    BLOCK_1GIB_NORMAL, 1 | 3 << 8 | 1 << 10
     .equ    GIB_SHIFT, 30
+    .equ    CPACR_VECTORS_USABLE, 3 << 20   // FPEN: no trap
     .equ    WORD, 8
     .equ    RELR_BITMAP_WORDS, 63
 
@@ -104,8 +105,10 @@ entry:
     mov     x20, #0                     // the first time
 
 ready:
-    // 5. Vectors, and two stacks: exceptions run on SP_EL1, so that an overflow of the main stack (SP_EL0) can
-    //    still be reported.
+    // 5. Vector registers for copies; vectors of exceptions, and two stacks: exceptions run on SP_EL1, so that an overflow of the main
+    //    stack (SP_EL0) can still be reported.
+    mov     x1, #CPACR_VECTORS_USABLE
+    msr     cpacr_el1, x1
     adrp    x1, vectors
     add     x1, x1, :lo12:vectors
     msr     vbar_el1, x1

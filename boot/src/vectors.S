@@ -4,7 +4,11 @@
 // In:  any exception to EL1. SPSel is 1 (the hardware sets it), SP_EL1 is the exception stack.
 // Out: exception_entry(x0 = &ExceptionFrame, x1 = vector number 0..15); see ExceptionFrame in lib.rs for the layout.
 
-    .equ    FRAME_BYTES, 34 * 8 + 2 * 8
+    .arch_extension fp
+    .arch_extension simd
+
+    .equ    VECTORS_OFFSET, 34 * 8 + 2 * 8  // behind the ExceptionFrame: q0 to q7, which copies use (kernel/src/arch/copy.S)
+    .equ    FRAME_BYTES, VECTORS_OFFSET + 8 * 16
     .equ    SPSR_INTERRUPTS_MASKED, 1 << 7
 
     .macro  vector number
@@ -90,8 +94,16 @@ save_and_call:
     mrs     x2, esr_el1
     mrs     x3, far_el1
     stp     x2, x3, [sp, #272]
+    stp     q0, q1, [sp, #VECTORS_OFFSET]
+    stp     q2, q3, [sp, #VECTORS_OFFSET + 32]
+    stp     q4, q5, [sp, #VECTORS_OFFSET + 64]
+    stp     q6, q7, [sp, #VECTORS_OFFSET + 96]
     mov     x0, sp
     bl      exception_entry
+    ldp     q0, q1, [sp, #VECTORS_OFFSET]
+    ldp     q2, q3, [sp, #VECTORS_OFFSET + 32]
+    ldp     q4, q5, [sp, #VECTORS_OFFSET + 64]
+    ldp     q6, q7, [sp, #VECTORS_OFFSET + 96]
     ldp     x2, x3, [sp, #256]
     msr     elr_el1, x2
     msr     spsr_el1, x3

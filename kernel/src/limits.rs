@@ -106,6 +106,8 @@ pub const VIEW_FAULT_AROUND: usize = 1;
 /// How long the idle loop looks for more work before it sleeps, giving the processor away at each turn. An answer
 /// often brings the next request at once, and a look costs less than a kick, or than sleeping and being woken.
 pub const POLL_NS: u64 = 60_000;
+/// As how much of that one look counts at most: what it may take us, and no time that others had the processor for after it.
+pub const LOOK_NS: u64 = 5_000;
 
 /// While a device has something to do, the loop looks at it so often even if no interrupt comes.
 pub const LOOK_AGAIN_NS: u64 = 100_000_000;

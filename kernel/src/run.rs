@@ -4,7 +4,7 @@
 //! next turn looks, there may be more of a guest's work. There are no two such turns in a row.
 //!
 //! From its kick on a device is active: the loop looks at its queues by itself and the guest does not kick, which would cost it
-//! a trap and two switches of vCPUs. When nothing came for [`POLL_NS`], the devices settle (kicks are wanted again), and the
+//! a trap and two switches of vCPUs. When it has looked for [`POLL_NS`] and nothing came, the devices settle (kicks are wanted again), and the
 //! loop sleeps. Physical devices are polled at each turn that looks at everything, and asked for interrupts before a sleep.
 
 use alloc::boxed::Box;
@@ -22,7 +22,7 @@ use smallvec::SmallVec;
 use crate::arch::timer::now_ns;
 use crate::devices::Devices;
 use crate::guest::table::GuestTable;
-use crate::limits::POLL_NS;
+use crate::limits::{LOOK_NS, POLL_NS};
 use crate::mm::heap::Growth;
 use crate::mm::ram::Ram;
 use crate::mm::volumes::RamVolumes;
@@ -68,13 +68,13 @@ impl Loop {
     pub fn run(mut self) -> ShutdownReason {
         let news = Arc::new(News(AtomicBool::new(true)));
         let waker = Waker::from(news.clone());
-        let (mut quiet_since_ns, mut may_be_short) = (None, false);
+        let (mut looked_ns, mut quiet_ns, mut may_be_short) = (0, 0, false);
         self.devices.watch();
         loop {
             watchdog::turned();
             restart::check();
             if self.take_events(&news) {
-                quiet_since_ns = None;
+                quiet_ns = 0;
                 watchdog::watch();
                 if may_be_short && !news.is_there() {
                     // Whoever was answered goes on, and may have more for us then.
@@ -101,10 +101,13 @@ impl Loop {
             self.end_resumption();
             self.devices.kick();
             if done || worked {
-                quiet_since_ns = None;
+                quiet_ns = 0;
                 watchdog::watch();
+            } else {
+                // Not the time that a guest had the processor for: it may be about to have more for us.
+                quiet_ns += now_ns.saturating_sub(looked_ns).min(LOOK_NS);
             }
-            let quiet_ns = now_ns.saturating_sub(*quiet_since_ns.get_or_insert(now_ns));
+            looked_ns = now_ns;
             if worked || tends || news.is_there() {
                 // There may be more of the same.
             } else if quiet_ns < POLL_NS {

@@ -1,6 +1,7 @@
-# Equal guests one after the other. Disks in RAM: of the driver domain, then of Linux' own backend in Dom0. Then equal physical disks: the
-# driver domain's, Linux' backend on Dom0's, and Dom0's without any guest.
+# Equal guests one after the other. Disks in RAM: of the driver domain, then of Linux' own backend in Dom0, then of the guest itself. Then equal
+# physical disks: the driver domain's, Linux' backend on Dom0's, and Dom0's without any guest.
 . /files/marks.sh
+. /files/blkback.sh
 
 bench() {
     local name=$1
@@ -10,21 +11,15 @@ bench() {
     grep '^bench ' "$CONSOLES/guest-$name.log" | sed "s/^bench /bench guest=$name /"
 }
 
-# blkback_disk DEVICE: a guest's disk that is a block device of Dom0, by Linux' own backend.
-blkback_disk() {
-    echo "disk = [ \"vdev=xvda, format=raw, access=rw, backendtype=phy, script=/tmp/block-ready, target=$1\" ]"
-}
-
-load_more_modules || fail "Linux' backends cannot be loaded"
-install -m 755 /files/block-ready /tmp/block-ready
 export GUEST_FILES=/files/guest
 start_driver_domain "memory = $DRIVER_DOMAIN_MEMORY"
-echo "$VOLUME_BYTES" >/files/guest/volume
-bench ours "$(guest_disk "ram:$VOLUME_BYTES")"
+echo "$VOLUME_BYTES cases=$CASES" >/files/guest/volume
+COUNTING=yes bench ours "$(guest_disk "ram:$VOLUME_BYTES")"
 bench blkback "$(blkback_disk /dev/ram0)"
+bench floor
 
-echo "$DISK_BYTES forgets" >/files/guest/volume
-bench ours-disk "$(guest_disk blk0)"
+echo "$DISK_BYTES forgets cases=$DISK_CASES" >/files/guest/volume
+COUNTING=yes bench ours-disk "$(guest_disk blk0)"
 for disk in /sys/block/vd*; do
     [ "$(cat "$disk/serial")" != dom0 ] || dom0_disk=${disk##*/}
 done
@@ -32,5 +27,5 @@ done
 echo none >"/sys/block/$dom0_disk/queue/scheduler"
 bench blkback-disk "$(blkback_disk "/dev/$dom0_disk")"
 (answer_marks Domain-0 0) &
-/files/guest/blkbench "/dev/$dom0_disk" "$DISK_BYTES" forgets | sed -n 's/^bench /bench guest=dom0 /p'
+/files/guest/blkbench "/dev/$dom0_disk" "$DISK_BYTES" forgets "cases=$DISK_CASES" | sed -n 's/^bench /bench guest=dom0 /p'
 kill $!

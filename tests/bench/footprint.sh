@@ -133,8 +133,7 @@ least() {
 
 # available KIND: what the Linux in our place has left, in KiB.
 available() {
-    local node=/local/domain/$(xl domid linux)/data answer
-    report=$((report + 1))
+    local node=/local/domain/$(xl domid linux)/data answer report=$RANDOM$RANDOM
     xenstore-write "$node/report" "$report"
     for _ in $(seq 100); do
         answer=$(xenstore-read "$node/available" 2>/dev/null)

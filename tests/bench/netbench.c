@@ -333,8 +333,10 @@ static void measure(const char *address)
         const struct bench *bench = &benches[number];
         measure_round(number, 1, ping);
         marked(bench->name, "begin");
+        mark_instruction();
         for (int round = 0; round < ROUNDS; round++)
             rounds[number][round] = measure_round(number, 0, ping);
+        mark_instruction();
         marked(bench->name, "end");
     }
     for (int number = 0; number < BENCHES; number++)

@@ -36,7 +36,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::bed::partitions::Partition;
-use crate::bed::{Content, Ending, Job, Lab, PhysicalDisk, PhysicalNic};
+use crate::bed::{Content, Ending, Job, Lab, Network, PhysicalDisk, PhysicalNic};
 use crate::host_checks::{self, Evidence};
 use crate::power_cut::{self, PowerCuts};
 use crate::setup::Parts;
@@ -135,7 +135,9 @@ fn read(script: &Path) -> Result<BootTest> {
             }
             "nic" => {
                 let options = value.strip_prefix("user").context("`nic` begins with `user`")?;
-                test.machine.nics.push(PhysicalNic { options: options.trim().replace(' ', ",") });
+                test.machine
+                    .nics
+                    .push(PhysicalNic { options: options.trim().replace(' ', ","), network: Network::User });
                 test.alone = true;
             }
             "service" => {

@@ -44,7 +44,7 @@ pub fn build() -> Result<Image> {
 /// Builds the image that is the program `program` of `package`.
 pub fn build_domain(package: &str, program: &str) -> Result<Image> {
     let mut cargo = Command::new("cargo");
-    cargo.current_dir(workspace()?).args([
+    cargo.current_dir(workspace()?).arg("--config").arg(without_machine_paths()?).args([
         "build",
         "--quiet",
         "--profile",
@@ -65,6 +65,16 @@ pub fn build_domain(package: &str, program: &str) -> Result<Image> {
     let bytes = flatten(&content).with_context(|| format!("{} cannot be laid out flat", elf.display()))?;
     fs::write(&flat, bytes).with_context(|| format!("cannot write {}", flat.display()))?;
     Ok(Image { elf, flat })
+}
+
+/// A setting of cargo's by which places in crates' sources are named from the crate on: the image is the same wherever they lie.
+fn without_machine_paths() -> Result<String> {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home =
+        home.or_else(|| Some(std::env::home_dir()?.join(".cargo"))).context("there is no home folder")?;
+    let registries = fs::read_dir(home.join("registry/src")).into_iter().flatten().flatten();
+    let flags = registries.map(|registry| format!("'--remap-path-prefix={}/='", registry.path().display()));
+    Ok(format!("target.{TARGET}.rustflags=[{}]", flags.collect::<Vec<_>>().join(",")))
 }
 
 /// The loaded segments at their distances from the first one, zeroes included.

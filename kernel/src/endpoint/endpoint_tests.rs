@@ -337,6 +337,74 @@ fn a_scan_of_all_ports_finds_one_and_leaves_nothing() {
     assert_eq!(bed.pool_in_use(), 0);
 }
 
+/// A segment of a client at port 2000 to the HTTP server.
+fn to_server(
+    control: TcpControl,
+    sequence: u32,
+    acknowledged: Option<u32>,
+    window: u16,
+    payload: &[u8],
+) -> Vec<u8> {
+    let repr = TcpRepr {
+        src_port: 2000,
+        dst_port: http::PORT,
+        control,
+        seq_number: TcpSeqNumber(sequence as i32),
+        ack_number: acknowledged.map(|number| TcpSeqNumber(number as i32)),
+        window_len: window,
+        window_scale: None,
+        max_seg_size: None,
+        sack_permitted: false,
+        sack_ranges: [None; 3],
+        timestamp: None,
+        payload,
+    };
+    let mut bytes = vec![0; repr.buffer_len()];
+    let mut packet = TcpPacket::new_unchecked(&mut bytes[..]);
+    let (theirs, ours) = (IpAddress::Ipv4(THEIR_IP), IpAddress::Ipv4(OUR_IP));
+    repr.emit(&mut packet, &theirs, &ours, &ChecksumCapabilities::default());
+    to_us(&ip(THEIR_IP, OUR_IP, IpProtocol::Tcp, &bytes))
+}
+
+/// The sequence number behind the last segment that came, and whether it ended the connection.
+fn end_of_last(station: &Port) -> (u32, bool) {
+    let answers = answers(station);
+    let packet = Ipv4Packet::new_checked(&answers.last().unwrap()[..]).unwrap();
+    let segment = TcpPacket::new_checked(packet.payload()).unwrap();
+    let bytes = segment.payload().len() as u32 + u32::from(segment.syn()) + u32::from(segment.fin());
+    ((segment.seq_number().0 as u32).wrapping_add(bytes), segment.fin())
+}
+
+/// Found by the fuzzer: smoltcp then sends segments without end.
+#[test]
+fn a_client_that_takes_the_end_with_a_window_of_zero_is_not_flooded() {
+    let mut bed = Bed::new("10.0.0.5/24");
+    let station = station(&bed);
+    let say = |bed: &Bed, segment: &[u8]| {
+        send(&station, segment);
+        bed.settle();
+    };
+    say(&bed, &arp_request());
+    let _ = answers(&station);
+    say(&bed, &to_server(TcpControl::Syn, 0, None, 1000, &[]));
+    let (begin, _) = end_of_last(&station);
+    say(&bed, &to_server(TcpControl::None, 1, Some(begin), 1000, b"GET /nothing HTTP/1.1\r\n\r\n"));
+    let (end, is_fin) = end_of_last(&station);
+    assert!(is_fin, "the reply fits in one segment");
+    let next = 1 + 25;
+    say(&bed, &to_server(TcpControl::None, next, Some(begin.wrapping_add(50)), 0, &[]));
+    say(&bed, &to_server(TcpControl::None, next, Some(end), 0, &[]));
+    let _ = answers(&station);
+    bed.pass(5 * SECOND);
+    let frames = answers(&station).len();
+    // One a millisecond, and some at first; what is left of the connection is over after 30 s.
+    assert!((1..5100).contains(&frames), "{frames}");
+    bed.pass(30 * SECOND);
+    let _ = answers(&station);
+    bed.pass(5 * SECOND);
+    assert_eq!(answers(&station).len(), 0);
+}
+
 #[test]
 fn without_a_buffer_nothing_is_sent_and_all_goes_on() {
     let mut bed = Bed::new("10.0.0.5/24");

@@ -44,7 +44,11 @@ use status::StatusSource;
 const FRAMES_PER_TURN: usize = 32;
 /// Rounds of sending in one turn: each sends a segment of each socket at most.
 const ROUNDS_PER_TURN: usize = 16;
-/// When the stack wants to send and nothing goes, it is tried again after so long.
+/// Turns in a row in which the stack may send all it wants although nobody asked for anything: enough for all that connections to servers
+/// have in their buffers.
+const UNASKED_TURNS: u32 = 4;
+/// When the stack wants to send and nothing goes, or goes on and on (smoltcp 0.14 probes a window of zero without end where our side
+/// of the connection is over), it is tried again after so long.
 const STUCK_NS: u64 = 1_000_000;
 /// Changes of the address by DHCP that are logged: whoever plays the server decides how many there are.
 const CHANGES_LOGGED: u32 = 64;
@@ -67,6 +71,8 @@ pub struct Endpoint {
     touched: bool,
     /// When there is something to do by itself.
     due_ns: Option<u64>,
+    /// Turns in a row in which something was sent that nobody asked for.
+    unasked: u32,
 }
 
 impl Endpoint {
@@ -102,6 +108,7 @@ impl Endpoint {
             dialler: Dialler::new(seed),
             touched: true,
             due_ns: None,
+            unasked: 0,
         };
         if let Addressing::Static(lease) = addressing {
             this.set_lease(Some(lease), "by the command line");
@@ -156,7 +163,7 @@ impl Endpoint {
             return false;
         }
         let now = instant(now_ns);
-        self.touched = false;
+        let touched = core::mem::take(&mut self.touched);
         self.wire.set_time(now_ns);
         let received = self.receive(now);
         self.follow_dhcp();
@@ -169,10 +176,13 @@ impl Endpoint {
         let dialled = self.lease.is_some() && self.dialler.dial(&mut self.interface, &mut self.sockets);
         // What was begun may go on at once: a page that waits for its turn, the first segment to a server.
         self.touched = served || dialled;
+        let asked = touched || received || served || dialled;
+        self.unasked = if asked { 0 } else { self.unasked.saturating_add(sent.into()) };
         let done = received || served || sent || dialled;
         let of_stack = self.interface.poll_at(now, &self.sockets);
         let of_stack = of_stack.map(|at| u64::try_from(at.total_micros()).unwrap_or(0).saturating_mul(1000));
-        let earliest_ns = if done { 0 } else { now_ns.saturating_add(STUCK_NS) };
+        let earliest_ns =
+            if done && self.unasked < UNASKED_TURNS { 0 } else { now_ns.saturating_add(STUCK_NS) };
         let of_stack = of_stack.map(|due_ns| due_ns.max(earliest_ns));
         self.due_ns =
             [of_stack, self.server.deadline_ns(), self.dialler.deadline_ns()].into_iter().flatten().min();
@@ -192,7 +202,8 @@ impl Endpoint {
     }
 
     fn send(&mut self, now: Instant) -> bool {
-        for round in 0..ROUNDS_PER_TURN {
+        let rounds = if self.unasked < UNASKED_TURNS { ROUNDS_PER_TURN } else { 1 };
+        for round in 0..rounds {
             let result = self.interface.poll_egress(now, &mut self.wire, &mut self.sockets);
             if matches!(result, PollResult::None) {
                 return round > 0;

@@ -62,7 +62,7 @@ fn a_disk_of_an_earlier_life_is_served_again() {
 fn a_question_is_answered_and_taken_away() {
     let plane = DISK.added();
     // To hang is not allowed by the command line.
-    for letter in ["m", "?", "h", "m"] {
+    for letter in ["m", "?", "h", "w", "m"] {
         plane.store.borrow_mut().write(&format!("{HOME}control/sysrq"), letter);
         plane.settle();
         assert_eq!(plane.value("control/sysrq").as_deref(), Some(""));

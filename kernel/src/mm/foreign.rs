@@ -72,10 +72,26 @@ struct Pass {
     domain: DomainId,
     /// Nobody waits for the pages: they are no reason to take from a guest what is its fair share.
     is_hint: bool,
+    /// The slots of the first page and of the last one so far: where a request ends is often in the page that it begins in, and pages that
+    /// follow each other were often mapped one after the other.
+    ends: [SlotIndex; 2],
     /// The first page that could not be mapped.
     failure: Option<MemoryError>,
     /// The window has become smaller.
     shrunk: bool,
+}
+
+impl Pass {
+    fn new(domain: DomainId, is_hint: bool) -> Self {
+        Self { domain, is_hint, ends: [NONE as usize; 2], failure: None, shrunk: false }
+    }
+
+    /// A page is in `slot`, or will be.
+    #[inline]
+    fn found(&mut self, slot: SlotIndex) {
+        let first = if self.ends[0] == NONE as usize { slot } else { self.ends[0] };
+        self.ends = [first, slot];
+    }
 }
 
 /// Guests' pages in slots.
@@ -219,7 +235,7 @@ impl Pager {
     ) -> Result<(), MemoryError> {
         let start = slots.len();
         loop {
-            let mut pass = Pass { domain, is_hint: false, failure: None, shrunk: false };
+            let mut pass = Pass::new(domain, false);
             let result = frames.clone().try_for_each(|frame| {
                 let slot = self.find_or_assign(&mut pass, frame)?;
                 if let Some(state) = self.slots.get_mut(slot) {
@@ -242,7 +258,7 @@ impl Pager {
 
     /// Maps those pages of `domain` that are missing. A hint: failure shows when they are pinned.
     pub fn prefetch(&mut self, domain: DomainId, frames: impl Iterator<Item = GuestFrame>) {
-        let mut pass = Pass { domain, is_hint: true, failure: None, shrunk: false };
+        let mut pass = Pass::new(domain, true);
         for frame in frames {
             let Ok(slot) = self.find_or_assign(&mut pass, frame) else { break };
             if let Some(state) = self.slots.get_mut(slot) {
@@ -333,13 +349,29 @@ impl Pager {
     }
 
     /// The slot of a page, which is mapped there, or will be by [`Self::map_assigned`].
+    #[inline]
     fn find_or_assign(&mut self, pass: &mut Pass, frame: GuestFrame) -> Result<SlotIndex, MemoryError> {
         let not_mapped = MemoryError::NotMapped(frame.0.wrapping_mul(PAGE_BYTES as u64));
         let page = ForeignPage::new(pass.domain, frame).ok_or(not_mapped)?;
-        if let Some(slot) = self.find(page) {
-            self.counters.hits += 1;
+        let [first, last] = pass.ends;
+        let slot = if self.is_found_at(last.wrapping_add(1), page) {
+            last.wrapping_add(1)
+        } else if self.is_found_at(first, page) {
+            first
+        } else if let Some(slot) = self.find(page) {
+            slot
+        } else {
+            let slot = self.assign(pass, page)?;
+            pass.found(slot);
             return Ok(slot);
-        }
+        };
+        self.counters.hits += 1;
+        pass.found(slot);
+        Ok(slot)
+    }
+
+    /// A slot for a page that is in none.
+    fn assign(&mut self, pass: &mut Pass, page: ForeignPage) -> Result<SlotIndex, MemoryError> {
         self.counters.misses += 1;
         if self.window.is_full() {
             self.map_assigned(pass);
@@ -548,6 +580,12 @@ impl Pager {
         let slot = self.empty as usize;
         self.empty = core::mem::replace(&mut self.slots.get_mut(slot)?.next, NONE);
         Some(slot)
+    }
+
+    /// Whether [`Self::find`] would find a page in `slot`.
+    #[inline]
+    fn is_found_at(&self, slot: SlotIndex, page: ForeignPage) -> bool {
+        self.window.page(slot) == Some(page) && self.slots.get(slot).is_some_and(Slot::is_listed)
     }
 
     #[inline]

@@ -1,4 +1,5 @@
-//! A run of a guest's bytes that lie in mapped pages, in pieces: what a pin is made of, whoever mapped the pages.
+//! A run of a guest's bytes that lie in mapped pages, in pieces: what a pin is made of, whoever mapped the pages. Those that follow each
+//! other where they are mapped, too, are one piece.
 
 use core::ptr;
 
@@ -7,7 +8,7 @@ use smallvec::SmallVec;
 
 use crate::arch::copy;
 
-/// Bytes of one page.
+/// Bytes that lie one after the other.
 #[derive(Clone, Copy)]
 struct Piece {
     /// Offset of the first byte in the whole run.
@@ -18,7 +19,7 @@ struct Piece {
 
 /// The pieces of a run, in order.
 pub struct Pieces {
-    /// One a page and region, ascending by `start`. Small requests need no memory from the heap.
+    /// Ascending by `start`. Small requests need no memory from the heap.
     pieces: SmallVec<[Piece; 4]>,
     length: u32,
     /// What lies before this is mapped for reading.
@@ -37,13 +38,16 @@ impl Pieces {
         Ok(Self { pieces, length: 0, writable_from: 0 })
     }
 
-    /// Adds `bytes` bytes of one page to the end.
+    /// Adds `bytes` bytes to the end.
     ///
     /// # Safety
     /// They are mapped at `address` as long as the run lives: to be written, unless [`Self::protect`] is called next.
     #[inline]
     pub unsafe fn push(&mut self, address: usize, bytes: u32) {
-        self.pieces.push(Piece { start: self.length, address });
+        let follows = |last: &Piece| last.address + (self.length - last.start) as usize == address;
+        if !self.pieces.last().is_some_and(follows) {
+            self.pieces.push(Piece { start: self.length, address });
+        }
         self.length += bytes;
     }
 
@@ -65,7 +69,7 @@ impl Pieces {
     }
 
     /// Calls `visit(address, offset in the range, bytes)` for each stretch of `offset..offset + length` that lies in
-    /// one page.
+    /// one piece.
     fn visit(
         &self,
         offset: u32,
@@ -90,7 +94,7 @@ impl Pieces {
         Ok(())
     }
 
-    /// Address of the half-word at `offset`, which must be even and lie in one page.
+    /// Address of the half-word at `offset`, which must be even and lie in one piece.
     fn half_word(&self, offset: u32) -> Result<*mut u16, MemoryError> {
         let bytes = size_of::<u16>() as u32;
         let index = self.piece_at(offset);

@@ -77,6 +77,12 @@ pub fn turned() {
     WATCH.turned();
 }
 
+/// How often it has.
+#[must_use]
+pub fn turns() -> u32 {
+    WATCH.turns.load(Ordering::Relaxed)
+}
+
 /// The loop has work: from now on it is looked at.
 #[cfg(target_os = "none")]
 #[inline]

@@ -24,6 +24,8 @@ pub mod number {
     pub const HVM_OP: u64 = 34;
     /// `dm_op`.
     pub const DM_OP: u64 = 41;
+    /// The highest of these.
+    pub const HIGHEST: usize = DM_OP as usize;
 }
 
 /// Commands of `xen_version` (`version.h`).

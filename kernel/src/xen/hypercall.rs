@@ -5,6 +5,8 @@
 
 use core::fmt;
 
+use super::tally;
+
 /// Up to five arguments.
 pub type Arguments = [u64; 5];
 
@@ -78,6 +80,7 @@ pub unsafe fn call(
     arguments: Arguments,
     operation: &'static str,
 ) -> Result<u64, HypercallError> {
+    tally::count_call(number);
     // SAFETY: the caller vouches for the pointers.
     answer(unsafe { raw(number, arguments) }, operation)
 }
@@ -95,6 +98,7 @@ pub unsafe fn call_until_interrupt(
     [first, second]: [u64; 2],
     operation: &'static str,
 ) -> Result<u64, HypercallError> {
+    tally::count_call(number);
     // SAFETY: the caller vouches for the pointers.
     #[cfg(target_os = "none")]
     let result = unsafe { crate::arch::sleep::hypercall_unmasked(number, first, second) };

@@ -14,6 +14,7 @@ use super::abi::{IoreqSlot, ioreq};
 use super::dm::{self, RangeChange, ServerId};
 use super::event::{self, BoundPort, Port};
 use super::hypercall::HypercallError;
+use super::tally;
 use crate::mm::singles::{SinglePage, SinglePages};
 
 /// The ioreq server of one guest. Dropping it answers what waits, and destroys it.
@@ -68,6 +69,7 @@ impl PendingAccess<'_> {
         let answered = state & !ioreq::STATE_MASK | ioreq::STATE_RESPONSE_READY;
         self.slot.state.store(answered, Ordering::Release);
         event::send(self.port);
+        tally::count_access();
     }
 }
 

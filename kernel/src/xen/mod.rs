@@ -8,6 +8,7 @@
 //! | `grant` | our pages granted, and granted pages mapped |
 //! | `ioreq` | a server for one guest's trapped accesses |
 //! | `version` | our UUID |
+//! | `tally` | how often we asked for what |
 //! | `console_ring`, `store` | console and xenstore |
 
 pub mod abi;
@@ -23,6 +24,7 @@ pub mod ioreq;
 pub mod memory;
 pub mod sched;
 pub mod store;
+pub mod tally;
 pub mod version;
 
 /// A domain's number.

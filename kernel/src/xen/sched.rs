@@ -3,6 +3,7 @@
 use super::abi::{SchedPoll, number, sched};
 use super::event::Port;
 use super::hypercall::{call, call_until_interrupt};
+use super::tally;
 
 /// How this domain ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,7 @@ pub fn sleep_until_event(ports: &[Port]) {
     let poll = SchedPoll { ports: ports.as_ptr().cast(), count: ports.len() as u32, timeout_ns: 0 };
     poll.ports.expose_provenance();
     let argument = (&raw const poll).expose_provenance() as u64;
+    tally::count_sleep();
     // SAFETY: SCHEDOP_poll reads one sched_poll and `count` port numbers (sched.h); a Port is a u32.
     let result = unsafe { call_until_interrupt(number::SCHED_OP, [sched::POLL, argument], "sleep") };
     if result.is_err() {

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use super::disk;
 use super::machine::{Machine, lines_of};
 use super::physical_disk::{Content, PhysicalDisk};
-use super::physical_nic::PhysicalNic;
+use super::physical_nic::{self, PhysicalNic};
 use super::qemu::{self, Console};
 use crate::host::{Host, Service};
 use crate::setup::Parts;
@@ -156,12 +156,28 @@ impl Lab {
                 &format!("driver=null-co,node-name=timeless,size={bytes},read-zeroes=on"),
                 "-device",
                 &format!("virtio-blk-device,drive=timeless,serial=dom0,bus=virtio-mmio-bus.{DOM0_TRANSPORT}"),
-                // A kick is served at once, not by another thread of QEMU's some time later.
-                "-global",
-                "virtio-mmio.ioeventfd=off",
             ]
             .map(str::to_owned),
         );
+        self.with_kicks_served_at_once()
+    }
+
+    /// Adds two wires with a NIC at each end, which take a virtual µs, so that a deterministic run stays so: from a physical NIC of the driver
+    /// domain to one of Dom0's, and between two of Dom0's. Dom0's are known by their addresses.
+    #[must_use]
+    pub fn with_timeless_wires(mut self) -> Self {
+        const DOM0_NICS: [(u32, u32, &str); 3] =
+            [(17, 0, "52:54:00:00:01:00"), (18, 1, "52:54:00:00:01:01"), (19, 1, "52:54:00:00:01:02")];
+        self.nics.push(physical_nic::timeless());
+        for (transport, wire, mac) in DOM0_NICS {
+            self.qemu_arguments.extend(physical_nic::timeless_of_dom0(transport, wire, mac));
+        }
+        self.with_kicks_served_at_once()
+    }
+
+    /// A kick is served at once, not by another thread of QEMU's some time later.
+    fn with_kicks_served_at_once(mut self) -> Self {
+        self.qemu_arguments.extend(["-global", "virtio-mmio.ioeventfd=off"].map(str::to_owned));
         self
     }
 

@@ -12,4 +12,4 @@ mod qemu;
 
 pub use lab::{Ending, Job, Lab, Outcome};
 pub use physical_disk::{Content, PhysicalDisk};
-pub use physical_nic::PhysicalNic;
+pub use physical_nic::{Network, PhysicalNic};

@@ -1,15 +1,18 @@
 //! What the benchmarks have in common: their run in the lab, the records that come back, and the report made of them.
 
 mod code;
+mod counted;
 mod disk;
 mod footprint;
 mod ioreq;
 mod mapping;
 mod net;
 mod plot;
+mod profile;
 mod records;
 mod report;
 mod run;
+mod scale;
 mod start;
 mod table;
 mod tools;
@@ -22,9 +25,11 @@ pub use footprint::Footprint;
 pub use ioreq::Ioreq;
 pub use mapping::Mapping;
 pub use net::Net;
+pub use profile::Profile;
 pub use records::Records;
 pub use report::Report;
 pub use run::{Options, run};
+pub use scale::Scale;
 pub use start::Start;
 pub use table::{Table, number, text};
 
@@ -32,6 +37,14 @@ pub use table::{Table, number, text};
 pub trait Benchmark {
     /// Names the script `tests/bench/NAME.sh` and the folder of its runs, `target/bed/bench-NAME`.
     fn name(&self) -> &'static str;
+
+    /// Makes what the machine needs beside what all need.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    fn prepare(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// The machine, made of the usual one: the release Xen, time counted in instructions.
     fn lab(&self, usual: Lab) -> Lab {

@@ -5,6 +5,7 @@ use anyhow::Result;
 
 use super::plot::{self, AXIS, Dots, Figure};
 use super::{Benchmark, GUEST, Records, Report, Table, number};
+use crate::bed::Lab;
 
 /// See the module.
 pub struct Net;
@@ -12,6 +13,10 @@ pub struct Net;
 impl Benchmark for Net {
     fn name(&self) -> &'static str {
         "net"
+    }
+
+    fn lab(&self, lab: Lab) -> Lab {
+        lab.with_timeless_wires()
     }
 
     fn report(&self, records: &Records) -> Result<Report> {
@@ -24,13 +29,19 @@ impl Benchmark for Net {
             "Guest to Dom0, which has an address of its own on Linux' bridge",
             guest_to_dom0(records)?,
         );
+        report.table("Guest to outside, over a physical NIC", guest_to_outside(records)?);
         report.say("(each domain with what Xen does for it; UDP one way, from the guest to the other)");
         report.say(&losses(records)?);
         report.remark(GUEST);
         report.remark(
-            "ours     virtio= of both guests, in one bridge; the driver domain with 16 MiB and no uplink: what is beyond it is not measured",
+            "ours     virtio= of both guests, in one bridge; the driver domain with 16 MiB and, but for the outside, no uplink",
         );
         report.remark("netback  vif= of both guests, Linux' xen-netback and bridge in Dom0");
+        report.remark(
+            "outside  a network namespace of Dom0 with a NIC of its own, on both sides: its work is among Dom0's; a wire leads from there to the \
+             driver domain's NIC, another to a NIC on Dom0's bridge. All NICs are virtio-net devices of QEMU without offloads, on which a frame \
+             takes a virtual µs",
+        );
         report.remark("content  compared in a first round that is not timed; of ping and of one byte always");
         Ok(report)
     }
@@ -47,6 +58,8 @@ const OURS: Pair = Pair { measurer: "ours", peer: "ours-peer", backend: "driver-
 const NETBACK: Pair = Pair { measurer: "netback", peer: "netback-peer", backend: "0" };
 /// A guest with Dom0 itself at the other end of the bridge.
 const WITH_DOM0: &str = "netback-dom0";
+/// A guest with a station beyond a physical NIC, by the driver domain and by Linux.
+const OUTSIDE: [&str; 2] = ["ours-outside", "netback-outside"];
 
 /// What a case is called in the tables and by `netbench.c`.
 const CASES: [(&str, &str); 6] = [
@@ -92,7 +105,7 @@ fn guest_to_dom0(records: &Records) -> Result<Table> {
 fn losses(records: &Records) -> Result<String> {
     let mut losses = String::new();
     for (title, name) in CASES {
-        for guest in [OURS.measurer, NETBACK.measurer, WITH_DOM0] {
+        for guest in [OURS.measurer, NETBACK.measurer, WITH_DOM0, OUTSIDE[0], OUTSIDE[1]] {
             let record = records.one(Some(guest), name)?;
             if record.text("lost") != "0" {
                 losses += &format!(
@@ -104,6 +117,28 @@ fn losses(records: &Records) -> Result<String> {
         }
     }
     Ok(losses)
+}
+
+fn guest_to_outside(records: &Records) -> Result<Table> {
+    let mut table = Table::new(&[
+        "one case, virtual µs",
+        "ours",
+        "guest",
+        "driver",
+        "Dom0",
+        "netback",
+        "guest",
+        "Dom0",
+        "ours/netback",
+    ]);
+    let [ours, theirs] = OUTSIDE;
+    for (title, name) in CASES {
+        let ours = cells_of(records, ours, name, &[ours, "driver-domain", "0"])?;
+        let theirs = cells_of(records, theirs, name, &[theirs, "0"])?;
+        let cells = ours.iter().chain(&theirs).map(|&value| number(value, 1));
+        table.row(title, cells.chain([number(ours[0] / theirs[0], 2)]));
+    }
+    Ok(table)
 }
 
 impl Pair {

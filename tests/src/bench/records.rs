@@ -1,9 +1,9 @@
 //! What a run wrote down: lines of a word and `key=value` pairs.
 //!
 //! `bench name=… …` is a result; `mark guest=… name=CASE.begin dom-NAME=NS …` is every domain's processor time at a moment, given by
-//! Dom0 when a guest asked for it.
+//! Dom0 when a guest asked for it; `counters guest=… name=CASE.begin KEY=NUMBER …` is what the driver domain had counted then.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Context, Result};
 
@@ -35,7 +35,7 @@ impl Records {
         self.lines
             .iter()
             .map(String::as_str)
-            .filter(|line| !line.starts_with("bench ") && !line.starts_with("mark "))
+            .filter(|line| !["bench ", "mark ", "counters "].iter().any(|word| line.starts_with(word)))
     }
 
     /// The results called `name`, of `guest` when there are several, in order.
@@ -58,6 +58,18 @@ impl Records {
     /// The processor time of `domain` between the marks around case `name` of `guest`, without that of the marks.
     pub fn used_ns(&self, guest: &str, name: &str, domain: &str) -> Result<f64> {
         Ok(self.between_marks(guest, name, domain)? - self.between_marks(guest, NOTHING, domain)?)
+    }
+
+    /// By how much each of the driver domain's counters grew around case `name` of `guest`; nothing when nobody asked for them.
+    pub fn counted(&self, guest: &str, name: &str) -> BTreeMap<&str, f64> {
+        let at = |moment: &str| {
+            let moment = format!("{name}.{moment}");
+            let mut records = self.of("counters ").into_iter();
+            records.find(|record| record.text("guest") == guest && record.text("name") == moment)
+        };
+        let (Some(begin), Some(end)) = (at("begin"), at("end")) else { return BTreeMap::new() };
+        let growth = |key: &str| Some(end.number(key).ok()? - begin.number(key).ok()?);
+        begin.0.keys().filter_map(|&key| Some((key, growth(key)?))).collect()
     }
 
     fn between_marks(&self, guest: &str, name: &str, domain: &str) -> Result<f64> {
@@ -105,6 +117,8 @@ mod tests {
             "mark guest=g name=read.begin dom-g=200",
             "mark guest=g name=read.end dom-g=260",
             "bench guest=g name=read requests=5 median_ns=12\r",
+            "counters guest=g name=read.begin hits=3 misses=4",
+            "counters guest=g name=read.end hits=10 misses=4 new=1",
         ] {
             records.take(line);
         }
@@ -117,6 +131,15 @@ mod tests {
         assert!((records.one(Some("g"), "read").unwrap().number("median_ns").unwrap() - 12.0).abs() < 0.1);
         assert!(records.one(Some("h"), "read").is_err());
         assert_eq!(records.other_lines().count(), 1);
+    }
+
+    #[test]
+    fn counters_tell_their_growth() {
+        let records = records();
+        let counted = records.counted("g", "read");
+        assert_eq!(counted.keys().copied().collect::<Vec<_>>(), ["hits", "misses"]);
+        assert!((counted["hits"] - 7.0).abs() < 0.1 && counted["misses"].abs() < 0.1);
+        assert!(records.counted("g", "write").is_empty());
     }
 
     #[test]

@@ -63,6 +63,7 @@ pub fn run(benchmark: &dyn Benchmark, options: &Options) -> Result<Report> {
 
 fn measure(benchmark: &dyn Benchmark, options: &Options) -> Result<Measured> {
     let name = benchmark.name();
+    benchmark.prepare()?;
     let lab = benchmark.lab(Lab {
         name: format!("bench-{name}"),
         xen: Flavour::Release,

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 
 use crate::bench::{
-    self, Benchmark, Disk, Footprint, Ioreq, Mapping, Net, Report, Start, Table, number, text,
+    self, Benchmark, Disk, Footprint, Ioreq, Mapping, Net, Profile, Report, Scale, Start, Table, number, text,
 };
 
 /// Which, and where.
@@ -36,20 +36,26 @@ enum Which {
     Disk,
     /// Packets between guests, over the driver domain's bridge and over Linux' own
     Net,
+    /// Where the instructions of a request and of a packet are executed
+    Profile,
     /// The start of the driver domain and of a guest's disk
     Start,
     /// What a driver domain takes, and a Linux in its place: files, least memory, memory as its guests' memory grows
     Footprint,
+    /// The cost of a request as guests become more, their memory grows, and the window shrinks
+    Scale,
     /// Ways of reaching guests' memory
     Mapping,
 }
 
-const ALL: [(Which, &dyn Benchmark); 6] = [
+const ALL: [(Which, &dyn Benchmark); 8] = [
     (Which::Ioreq, &Ioreq),
     (Which::Disk, &Disk),
     (Which::Net, &Net),
+    (Which::Profile, &Profile),
     (Which::Start, &Start),
     (Which::Footprint, &Footprint),
+    (Which::Scale, &Scale),
     (Which::Mapping, &Mapping),
 ];
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use crate::bed::{Content, Ending, Job, Lab, PhysicalDisk, PhysicalNic};
+use crate::bed::{Content, Ending, Job, Lab, Network, PhysicalDisk, PhysicalNic};
 use crate::host::Service;
 use crate::setup::xen::Flavour;
 use crate::{image, setup};
@@ -107,7 +107,11 @@ impl Machine {
             deterministic: self.icount,
             passthrough: self.passthrough,
             disks: disks.collect(),
-            nics: self.nics.iter().map(|options| PhysicalNic { options: options.clone() }).collect(),
+            nics: self
+                .nics
+                .iter()
+                .map(|options| PhysicalNic { options: options.clone(), network: Network::User })
+                .collect(),
             services: self.services.clone(),
             block_nodes: self.block_nodes.clone(),
             empty_files: Vec::new(),

@@ -30,8 +30,8 @@ const PROGRAMS: &[&str] = &[
 const MODULES: &[&str] = &["virtio_mmio", "virtio_blk", "ext4", "crc32c-generic"];
 /// Loaded at the start by a guest that has a NIC.
 const NET_MODULES: &[&str] = &["virtio_net", "8021q"];
-/// For jobs that ask for them: Xen's own frontends, to compare with.
-const MORE_MODULES: &[&str] = &["xen-blkfront", "xen-netfront"];
+/// For jobs that ask for them, to compare with: Xen's own frontends, and a disk in the guest's own RAM.
+const MORE_MODULES: &[&str] = &["xen-blkfront", "xen-netfront", "brd"];
 
 /// What goes on top of a root for jobs that measure networks: too large for the roots of all.
 const NET_LAYER: &[&str] = &["usr/bin/iperf3", "usr/sbin/ethtool"];

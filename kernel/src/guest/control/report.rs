@@ -1,4 +1,4 @@
-//! What is told on the console of our memory: when `xl sysrq` asks, and when a guest is gone.
+//! What is told on the console of our memory and of our work: when `xl sysrq` asks, and when a guest is gone.
 
 use alloc::rc::Rc;
 use core::cell::RefCell;
@@ -6,12 +6,14 @@ use core::cell::RefCell;
 use log::Level;
 
 use super::Control;
+use crate::guest::Guest;
 use crate::guest::table::GuestTable;
 use crate::mm::census::Census;
 use crate::mm::frames::FrameAllocator;
-use crate::restart;
+use crate::restart::{self, watchdog};
 use crate::xen::event::open_ports;
 use crate::xen::store::StoreError;
+use crate::xen::tally::Tally;
 
 /// Where `xl sysrq` writes a letter: what we are to tell on our console, or to do.
 pub(super) const QUESTION: &str = "control/sysrq";
@@ -40,6 +42,7 @@ impl Control {
         self.store.write(QUESTION, "").await?;
         match letter.as_str() {
             "m" => self.tell_memory(),
+            "w" => self.tell_work(),
             "r" => {
                 log::info!("sysrq r: asked to start again");
                 restart::ask();
@@ -47,7 +50,9 @@ impl Control {
             "c" if restart::ask_for_crash() => log::info!("sysrq c: asked to crash"),
             "h" if restart::ask_for_hang() => log::info!("sysrq h: asked to hang"),
             "c" | "h" => log::info!("sysrq {letter}: not without sysrq=crash on the command line"),
-            other => log::info!("sysrq {other}: not known; m tells about memory, r starts this kernel again"),
+            other => log::info!(
+                "sysrq {other}: not known; m tells about memory, w about work, r starts this kernel again"
+            ),
         }
         Ok(())
     }
@@ -68,6 +73,25 @@ impl Control {
         for guest in guests.iter() {
             log::info!("pager: {} has {} slots", guest.domain(), pager.held(guest.domain()));
         }
+    }
+
+    /// One line of `key=value` pairs, all of them counted since this life began; pages of guests that were mapped in place of others, or
+    /// unmapped, are each a flush of our TLB entries.
+    fn tell_work(&self) {
+        let guests = self.guests.borrow();
+        let (mut kicks, mut interrupts) = (0, 0);
+        for (_, device) in guests.iter().flat_map(Guest::models) {
+            kicks += device.counters().kicks;
+            interrupts += device.counters().interrupts;
+        }
+        let pages = guests.pager().borrow().counters();
+        log::info!(
+            "work: turns={} {Tally} kicks={kicks} interrupts={interrupts} hits={} misses={} flushes={}",
+            watchdog::turns(),
+            pages.hits,
+            pages.misses,
+            pages.evictions + pages.unmapped,
+        );
     }
 
     pub(super) fn tell_physmap(&self, guests: &GuestTable) {
