@@ -1,11 +1,12 @@
 //! What the benchmarks have in common: their run in the lab, the records that come back, and the report made of them.
 
+mod code;
 mod counted;
 mod disk;
+mod footprint;
 mod ioreq;
 mod linux_backend;
 mod mapping;
-mod memory;
 mod net;
 mod plot;
 mod profile;
@@ -23,9 +24,9 @@ use anyhow::Result;
 
 use crate::bed::Lab;
 pub use disk::Disk;
+pub use footprint::Footprint;
 pub use ioreq::Ioreq;
 pub use mapping::Mapping;
-pub use memory::Memory;
 pub use net::Net;
 pub use profile::Profile;
 pub use records::Records;
