@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::plot::{self, AXIS, Dots, Figure};
-use super::{Benchmark, GUEST, Records, Report, Table, counted, linux_backend, number};
+use super::{Benchmark, GUEST, Records, Report, Table, counted, distance, linux_backend, number};
 use crate::bed::Lab;
 
 const VOLUME_BYTES: u64 = 8 << 20;
@@ -96,6 +96,9 @@ impl Benchmark for Disk {
         report.table("Physical disks", physical);
         report.say("(each domain with what Xen does for it)");
         report.table("Disks in RAM, beside a process of Linux in Dom0", linux_backend::table(records)?);
+        if let Some(table) = distance::table(records, "ours", &IN_RAM)? {
+            report.table("From the floor to ours, disks in RAM", table);
+        }
         report.table("A copy by the guest, memcpy", copies(records)?);
         for (title, guest, cases) in [
             ("What the driver domain counted, disks in RAM", "ours", IN_RAM.as_slice()),
@@ -110,6 +113,7 @@ impl Benchmark for Disk {
             "in RAM   content compared before and after; ours: {MEMORY_MIB} MiB for the driver domain, target=ram:{VOLUME_BYTES}; \
              blkback: Linux' xen-blkback in Dom0 on brd; floor: brd in the guest itself, no backend; brd has no cache to flush, and says so"
         ));
+        report.remark(distance::REMARK);
         report.remark(linux_backend::REMARK);
         report.remark(
             "physical virtio-blk devices of QEMU that take no time and keep nothing (null-co, served in the very write that kicks them): \
@@ -182,7 +186,8 @@ pub fn names(cases: &[(&str, &str)]) -> String {
     cases.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(",")
 }
 
-fn median_us(records: &Records, guest: &str, name: &str) -> Result<f64> {
+/// What the guest measured for a request, µs.
+pub fn median_us(records: &Records, guest: &str, name: &str) -> Result<f64> {
     Ok(records.one(Some(guest), name)?.number("median_ns")? / 1000.0)
 }
 

@@ -3,6 +3,7 @@
 mod code;
 mod counted;
 mod disk;
+mod distance;
 mod footprint;
 mod ioreq;
 mod linux_backend;
