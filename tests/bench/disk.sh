@@ -26,7 +26,7 @@ echo "$VOLUME_BYTES cases=$CASES" >/files/guest/volume
 COUNTING=yes bench ours "$(guest_disk "ram:$VOLUME_BYTES")"
 bench blkback "$(blkback_disk /dev/ram0)"
 bench floor
-echo "$VOLUME_BYTES rounds=3 cases=$PROCESS_CASES" >/files/guest/volume
+echo "$VOLUME_BYTES rounds=1 cases=$PROCESS_CASES" >/files/guest/volume
 bench_process all
 bench_process each
 

@@ -97,8 +97,10 @@ static void find_disk(void)
             stop("xenstore");
         bool is_disk = sscanf(event[XS_WATCH_PATH], DISKS "/%u/%u", &domain, &device) == 2;
         free(event);
+        if (!is_disk)
+            continue;
         snprintf(disk, sizeof(disk), DISKS "/%u/%u", domain, device);
-        if (is_disk && number_at(disk, "state") == INITIALISING)
+        if (number_at(disk, "state") == INITIALISING)
             break;
     }
     guest = domain;
