@@ -11,12 +11,24 @@ bench() {
     grep '^bench ' "$CONSOLES/guest-$name.log" | sed "s/^bench /bench guest=$name /"
 }
 
+# bench_process MODE: the disk is of a process of Linux in Dom0, which maps the guest's memory by MODE (tests/linux_backend/main.c). xl wants
+# to see a block device of Dom0's, which nobody opens.
+bench_process() {
+    /bed/linux-backend "$1" "$VOLUME_BYTES" &
+    local process=$!
+    bench "linux-$1" "$(guest_disk /dev/ram1 | sed 's/backend=driver-domain, //')"
+    wait "$process" || fail "the process of Linux ended with status $?"
+}
+
 export GUEST_FILES=/files/guest
 start_driver_domain "memory = $DRIVER_DOMAIN_MEMORY"
 echo "$VOLUME_BYTES cases=$CASES" >/files/guest/volume
 COUNTING=yes bench ours "$(guest_disk "ram:$VOLUME_BYTES")"
 bench blkback "$(blkback_disk /dev/ram0)"
 bench floor
+echo "$VOLUME_BYTES rounds=1 cases=$PROCESS_CASES" >/files/guest/volume
+bench_process all
+bench_process each
 
 echo "$DISK_BYTES forgets cases=$DISK_CASES" >/files/guest/volume
 COUNTING=yes bench ours-disk "$(guest_disk blk0)"

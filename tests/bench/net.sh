@@ -77,7 +77,7 @@ export GUEST_FILES=/files/guest
 
 # Without its NIC.
 PASSTHROUGH= start_driver_domain
-bench ours driver-domain "$OURS" "$(guest_nic)"
+COUNTING=yes bench ours driver-domain "$OURS" "$(guest_nic)"
 
 brctl addbr xenbr0
 ip address add "$NETBACK.3/24" dev xenbr0

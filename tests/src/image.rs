@@ -43,28 +43,29 @@ pub fn build() -> Result<Image> {
 
 /// Builds the image that is the program `program` of `package`.
 pub fn build_domain(package: &str, program: &str) -> Result<Image> {
-    let mut cargo = Command::new("cargo");
-    cargo.current_dir(workspace()?).arg("--config").arg(without_machine_paths()?).args([
-        "build",
-        "--quiet",
-        "--profile",
-        "kernel",
-        "-p",
-        package,
-        "--bin",
-        program,
-        "--target",
-        TARGET,
-    ]);
-    if !tool::succeeds(&mut cargo)? {
-        bail!("{program} does not build (see above)");
-    }
+    build_package(package, &["--bin", program])?;
     let elf = target_folder()?.join(TARGET).join("kernel").join(program);
     let flat = elf.with_extension("img");
     let content = fs::read(&elf).with_context(|| format!("cannot read {}", elf.display()))?;
     let bytes = flatten(&content).with_context(|| format!("{} cannot be laid out flat", elf.display()))?;
     fs::write(&flat, bytes).with_context(|| format!("cannot write {}", flat.display()))?;
     Ok(Image { elf, flat })
+}
+
+/// Builds the library of `package` that a C program is linked with.
+pub fn build_library(package: &str) -> Result<PathBuf> {
+    build_package(package, &["--lib"])?;
+    Ok(target_folder()?.join(TARGET).join("kernel").join(format!("lib{package}.a")))
+}
+
+fn build_package(package: &str, what: &[&str]) -> Result<()> {
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(workspace()?).arg("--config").arg(without_machine_paths()?);
+    cargo.args(["build", "--quiet", "--profile", "kernel", "--target", TARGET, "-p", package]).args(what);
+    if !tool::succeeds(&mut cargo)? {
+        bail!("{package} does not build (see above)");
+    }
+    Ok(())
 }
 
 /// A setting of cargo's by which places in crates' sources are named from the crate on: the image is the same wherever they lie.

@@ -6,7 +6,7 @@
 
 SECONDS_IDLE=10
 
-# What would wake it besides requests: Linux looks for neighbours by IPv6 on its own, and DHCP renews what it has been given.
+# What wakes it besides requests: Linux that looks for routers and neighbours by IPv6, and an address by DHCP when half of its time is over.
 job() {
     cat <<JOB
 set -e

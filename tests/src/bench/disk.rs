@@ -1,9 +1,11 @@
 //! Requests to a disk, of the driver domain and of Linux' own backend.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 
 use super::plot::{self, AXIS, Dots, Figure};
-use super::{Benchmark, GUEST, Records, Report, Table, counted, number};
+use super::{Benchmark, GUEST, Records, Report, Table, counted, distance, linux_backend, number};
 use crate::bed::Lab;
 
 const VOLUME_BYTES: u64 = 8 << 20;
@@ -70,8 +72,13 @@ impl Benchmark for Disk {
             ("VOLUME_BYTES", VOLUME_BYTES.to_string()),
             ("DISK_BYTES", DISK_BYTES.to_string()),
             ("CASES", names(&COPIES) + "," + &names(&IN_RAM)),
+            ("PROCESS_CASES", names(&linux_backend::CASES)),
             ("DISK_CASES", names(&PHYSICAL)),
         ]
+    }
+
+    fn bed_files(&self) -> Result<Vec<PathBuf>> {
+        Ok(vec![linux_backend::build()?])
     }
 
     fn report(&self, records: &Records) -> Result<Report> {
@@ -88,6 +95,10 @@ impl Benchmark for Disk {
         report.table("Disks in RAM", in_ram);
         report.table("Physical disks", physical);
         report.say("(each domain with what Xen does for it)");
+        report.table("Disks in RAM, beside a process of Linux in Dom0", linux_backend::table(records)?);
+        if let Some(table) = distance::table(records, "ours", &IN_RAM)? {
+            report.table("From the floor to ours, disks in RAM", table);
+        }
         report.table("A copy by the guest, memcpy", copies(records)?);
         for (title, guest, cases) in [
             ("What the driver domain counted, disks in RAM", "ours", IN_RAM.as_slice()),
@@ -102,6 +113,8 @@ impl Benchmark for Disk {
             "in RAM   content compared before and after; ours: {MEMORY_MIB} MiB for the driver domain, target=ram:{VOLUME_BYTES}; \
              blkback: Linux' xen-blkback in Dom0 on brd; floor: brd in the guest itself, no backend; brd has no cache to flush, and says so"
         ));
+        report.remark(distance::REMARK);
+        report.remark(linux_backend::REMARK);
         report.remark(
             "physical virtio-blk devices of QEMU that take no time and keep nothing (null-co, served in the very write that kicks them): \
              what is seen is software alone; ours: target=blk0; blkback: on such a disk of Dom0; Dom0 alone: the same program in Dom0, no \
@@ -173,7 +186,8 @@ pub fn names(cases: &[(&str, &str)]) -> String {
     cases.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(",")
 }
 
-fn median_us(records: &Records, guest: &str, name: &str) -> Result<f64> {
+/// What the guest measured for a request, µs.
+pub fn median_us(records: &Records, guest: &str, name: &str) -> Result<f64> {
     Ok(records.one(Some(guest), name)?.number("median_ns")? / 1000.0)
 }
 

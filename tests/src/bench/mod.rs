@@ -1,10 +1,13 @@
 //! What the benchmarks have in common: their run in the lab, the records that come back, and the report made of them.
 
+mod code;
 mod counted;
 mod disk;
+mod distance;
+mod footprint;
 mod ioreq;
+mod linux_backend;
 mod mapping;
-mod memory;
 mod net;
 mod plot;
 mod profile;
@@ -16,13 +19,15 @@ mod start;
 mod table;
 mod tools;
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 
 use crate::bed::Lab;
 pub use disk::Disk;
+pub use footprint::Footprint;
 pub use ioreq::Ioreq;
 pub use mapping::Mapping;
-pub use memory::Memory;
 pub use net::Net;
 pub use profile::Profile;
 pub use records::Records;
@@ -58,6 +63,11 @@ pub trait Benchmark {
     /// Packages of which the programs are images in `/bed`.
     fn domains(&self) -> &'static [&'static str] {
         &[]
+    }
+
+    /// More files for `/bed`, made when all parts of the bed are there.
+    fn bed_files(&self) -> Result<Vec<PathBuf>> {
+        Ok(Vec::new())
     }
 
     /// What the records say. A column called `ours/X` is a ratio to a peer of ours: `bench all` gathers these.

@@ -4,7 +4,7 @@
 use anyhow::Result;
 
 use super::plot::{self, AXIS, Dots, Figure};
-use super::{Benchmark, GUEST, Records, Report, Table, number};
+use super::{Benchmark, GUEST, Records, Report, Table, counted, number};
 use crate::bed::Lab;
 
 /// See the module.
@@ -21,17 +21,28 @@ impl Benchmark for Net {
 
     fn report(&self, records: &Records) -> Result<Report> {
         let mut report = Report::default();
-        let pairs = guest_to_guest(records)?;
-        let dots = Dots::of(&pairs, &["ours", "netback"], "From guest to guest", AXIS);
-        report.picture("net.svg", plot::svg(&[Figure::Dots(dots)]));
+        let (pairs, outside) = (guest_to_guest(records)?, guest_to_outside(records)?);
+        let dots = |table, title| Figure::Dots(Dots::of(table, &["ours", "netback"], title, AXIS));
+        report.picture(
+            "net.svg",
+            plot::svg(&[dots(&pairs, "From guest to guest"), dots(&outside, "From guest to outside")]),
+        );
         report.table("Guest to guest", pairs);
         report.table(
             "Guest to Dom0, which has an address of its own on Linux' bridge",
             guest_to_dom0(records)?,
         );
-        report.table("Guest to outside, over a physical NIC", guest_to_outside(records)?);
+        report.table("Guest to outside, over a physical NIC", outside);
         report.say("(each domain with what Xen does for it; UDP one way, from the guest to the other)");
         report.say(&losses(records)?);
+        for (title, guest) in [
+            ("What the driver domain counted, guest to guest", OURS.measurer),
+            ("The same, guest to outside", OUTSIDE[0]),
+        ] {
+            if let Some(table) = counted::table(records, guest, &CASES)? {
+                report.table(title, table);
+            }
+        }
         report.remark(GUEST);
         report.remark(
             "ours     virtio= of both guests, in one bridge; the driver domain with 16 MiB and, but for the outside, no uplink",

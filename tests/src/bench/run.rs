@@ -81,6 +81,7 @@ fn measure(benchmark: &dyn Benchmark, options: &Options) -> Result<Measured> {
     for domain in benchmark.domains() {
         bed_files.push(image::build_domain(domain, domain)?.flat);
     }
+    bed_files.extend(benchmark.bed_files()?);
     let image_bytes = fs::metadata(&image.flat)?.len();
     let files = tools::files(&workspace)?;
     let environment = benchmark.environment().into_iter();

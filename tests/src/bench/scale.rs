@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 
 use super::disk::{self, Cost};
-use super::plot::{self, AXIS, Figure, Line, LogAxis, Series};
+use super::plot::{self, Figure, Line, LogAxis, Series};
 use super::{Benchmark, Records, Report, Table, number};
 use crate::bed::Lab;
 
@@ -72,7 +72,10 @@ impl Benchmark for Scale {
         report.say("(the processor time of all guests and the backend, for each request of any of them)");
         report.table("One guest, with 2048 buffers spread over half of its memory", memories(records)?);
         report.table("One guest, with more and more pages in use", windows(records)?);
-        report.say(&format!("(the window has {WINDOW_PAGES} pages)"));
+        report.say(&format!(
+            "(the window has {WINDOW_PAGES} pages; each miss that takes another's place makes Xen flush our TLB entries, which costs a single \
+             instruction on this machine)"
+        ));
         report.remark(
             "guests   Debian's cloud kernel, 1 vCPU, 192 MiB where several are there at once, 512 MiB for the window; all begin each case together; \
              O_DIRECT, no I/O scheduler, disks in RAM as for `bench disk`, content compared before and after",
@@ -205,7 +208,7 @@ fn line(title: &str, from: f64, to: f64, across: &str, series: Vec<Series>) -> F
     Figure::Line(Line {
         title: title.to_owned(),
         across: LogAxis { from, to, title: across.to_owned() },
-        up: LogAxis::around(values, AXIS),
+        up: LogAxis::around(values, "virtual µs, logarithmic"),
         tick: |value| value.to_string(),
         series,
     })

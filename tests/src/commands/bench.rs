@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 
 use crate::bench::{
-    self, Benchmark, Disk, Ioreq, Mapping, Memory, Net, Profile, Report, Scale, Start, Table, number, text,
+    self, Benchmark, Disk, Footprint, Ioreq, Mapping, Net, Profile, Report, Scale, Start, Table, number, text,
 };
 
 /// Which, and where.
@@ -38,10 +38,10 @@ enum Which {
     Net,
     /// Where the instructions of a request and of a packet are executed
     Profile,
-    /// The start of the driver domain and of a guest's disk; the least memory for one in RAM
+    /// The start of the driver domain and of a guest's disk
     Start,
-    /// The least memory for one guest and for four, on partitions of a physical disk
-    Memory,
+    /// What a driver domain takes, and a Linux in its place: files, least memory, memory as its guests' memory grows
+    Footprint,
     /// The cost of a request as guests become more, their memory grows, and the window shrinks
     Scale,
     /// Ways of reaching guests' memory
@@ -54,7 +54,7 @@ const ALL: [(Which, &dyn Benchmark); 8] = [
     (Which::Net, &Net),
     (Which::Profile, &Profile),
     (Which::Start, &Start),
-    (Which::Memory, &Memory),
+    (Which::Footprint, &Footprint),
     (Which::Scale, &Scale),
     (Which::Mapping, &Mapping),
 ];

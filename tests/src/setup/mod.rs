@@ -67,6 +67,12 @@ pub fn toolchain() -> Result<()> {
     rust_target::ensure(&Cache::open()?)
 }
 
+/// The unpacked source of Xen, and the folder of the libraries that Dom0's programs are linked with.
+pub fn xen_libraries() -> Result<(PathBuf, PathBuf)> {
+    let cache = Cache::open()?;
+    Ok((xen::source(&cache)?, packages::unpacked(&cache)?.join(root_tree::LIBRARIES)))
+}
+
 /// Makes all that is missing.
 pub fn everything(workspace: &Path) -> Result<Parts> {
     host_packages::ensure()?;

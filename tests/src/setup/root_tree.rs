@@ -11,8 +11,10 @@ use cpio::newc;
 use object::read::elf::{Dyn, ElfFile64, FileHeader};
 use object::{Endianness, elf};
 
-/// Where the packages of an arm64 Debian keep their libraries.
-const LIBRARY_FOLDERS: [&str; 2] = ["usr/lib/aarch64-linux-gnu", "usr/lib/aarch64-linux-gnu/systemd"];
+/// Where the packages of an arm64 Debian keep their libraries, ...
+pub const LIBRARIES: &str = "usr/lib/aarch64-linux-gnu";
+/// ... all of them.
+const LIBRARY_FOLDERS: [&str; 2] = [LIBRARIES, "usr/lib/aarch64-linux-gnu/systemd"];
 
 enum Entry {
     Folder,
