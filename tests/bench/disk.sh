@@ -11,8 +11,7 @@ bench() {
     grep '^bench ' "$CONSOLES/guest-$name.log" | sed "s/^bench /bench guest=$name /"
 }
 
-# bench_process MODE: the disk is of a process of Linux in Dom0, which maps the guest's memory by MODE (tests/linux_backend/main.c). xl wants
-# to see a block device of Dom0's, which nobody opens.
+# bench_process MODE: the disk is of a process of Linux in Dom0, which maps the guest's memory by MODE (tests/linux_backend/main.c).
 bench_process() {
     /bed/linux-backend "$1" "$VOLUME_BYTES" &
     local process=$!

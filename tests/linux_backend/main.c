@@ -1,10 +1,12 @@
 /*
- * linux-backend all|each BYTES: serves the next guest that is to have a virtio disk of Dom0, of BYTES in RAM, until it is gone.
+ * linux-backend all|each BYTES: serves the next guest that is to have a virtio disk of Dom0, of BYTES of a block device, until it is gone.
  *
  * The device model is the driver domain's own (src/lib.rs). Around it is what any virtio backend does that is a process of Linux: an
  * IOREQ server, by libxendevicemodel, and the guest's memory, by libxenforeignmemory: `all` of it mapped before the guest starts, or the
  * buffers of `each` request mapped for it and unmapped after it. The rings stay mapped.
  */
+#define _GNU_SOURCE
+#include <fcntl.h>
 #include <poll.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -12,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 #include <xen/xen.h>
 #include <xen/hvm/dm_op.h>
 #include <xen/hvm/ioreq.h>
@@ -30,7 +33,7 @@ enum { INITIALISING = 1, INIT_WAIT = 2, CLOSING = 5, CLOSED = 6 };
 
 /* The device model, in Rust. */
 struct backend;
-struct backend *backend_new(size_t bytes);
+struct backend *backend_new(uint64_t bytes);
 uint64_t backend_read(const struct backend *backend, uint32_t offset, uint32_t width);
 bool backend_write(struct backend *backend, uint32_t offset, uint32_t width, uint64_t value);
 bool backend_process(struct backend *backend);
@@ -45,6 +48,7 @@ static char disk[128]; /* its directory in xenstore */
 static domid_t guest;
 static uint64_t base;
 static unsigned int irq;
+static int device; /* of Dom0's: the disk is on it */
 static struct backend *backend;
 
 static ioservid_t server;
@@ -89,20 +93,27 @@ static void tell_state(int state)
 /* Waits for a disk to serve. All that there is to know of one comes at once. */
 static void find_disk(void)
 {
-    unsigned int domain, device, count;
+    unsigned int domain, number, count;
+    char path[192];
 
     for (;;) {
         char **event = xs_read_watch(store, &count);
         if (event == NULL)
             stop("xenstore");
-        bool is_disk = sscanf(event[XS_WATCH_PATH], DISKS "/%u/%u", &domain, &device) == 2;
+        bool is_disk = sscanf(event[XS_WATCH_PATH], DISKS "/%u/%u", &domain, &number) == 2;
         free(event);
         if (!is_disk)
             continue;
-        snprintf(disk, sizeof(disk), DISKS "/%u/%u", domain, device);
+        snprintf(disk, sizeof(disk), DISKS "/%u/%u", domain, number);
         if (number_at(disk, "state") == INITIALISING)
             break;
     }
+    snprintf(path, sizeof(path), "%s/params", disk);
+    char *name = xs_read(store, XBT_NULL, path, NULL);
+    device = name == NULL ? -1 : open(name, O_RDWR);
+    free(name);
+    if (device < 0)
+        stop("the block device");
     guest = domain;
     base = number_at(disk, "base");
     irq = number_at(disk, "irq");
@@ -161,6 +172,14 @@ void host_unmap(uint8_t *start, size_t pages)
 {
     if (ram == NULL)
         xenforeignmemory_unmap(memory, start, pages);
+}
+
+/* For the device model, too: true if all `bytes` of the pieces were read or written, from byte `at` of the device on. */
+bool host_transfer(bool is_write, const struct iovec *pieces, size_t count, size_t bytes, uint64_t at)
+{
+    ssize_t done = is_write ? pwritev(device, pieces, count, at) : preadv(device, pieces, count, at);
+
+    return done == (ssize_t)bytes;
 }
 
 void host_raise(void)

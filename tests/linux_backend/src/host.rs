@@ -14,6 +14,22 @@ unsafe extern "C" {
     fn host_map(frame: u64, pages: usize) -> *mut u8;
     fn host_unmap(start: *mut u8, pages: usize);
     fn host_raise();
+    fn host_transfer(is_write: bool, pieces: *const Piece, count: usize, bytes: usize, at: u64) -> bool;
+}
+
+/// C's `struct iovec`.
+#[repr(C)]
+pub struct Piece {
+    /// Its first byte.
+    pub start: *mut u8,
+    /// How many.
+    pub bytes: usize,
+}
+
+/// Reads or writes `bytes` in `pieces` from byte `at` of the device on. Returns whether all were.
+pub fn transfer(is_write: bool, pieces: &[Piece], bytes: u32, at: u64) -> bool {
+    // SAFETY: Linux looks itself whether it may reach what is in the pieces.
+    unsafe { host_transfer(is_write, pieces.as_ptr(), pieces.len(), bytes as usize, at) }
 }
 
 /// The most that the C library aligns without being asked.

@@ -1,11 +1,12 @@
-//! The driver domain's disk as a process of Linux in Dom0: the same registers, queues and volume, reached as every virtio
-//! backend on Linux reaches a guest. What it costs stands in for other backends in user space.
+//! The driver domain's disk as a process of Linux in Dom0: the same registers and queues, with the guest and the disk reached as virtio
+//! backends on Linux reach them. What it costs stands in for other backends in user space.
 //!
 //! `main.c` is the process: it talks to Xen and xenstore by their libraries for C, and takes guests' accesses to registers here.
 //!
 //! | file | what |
 //! |---|---|
 //! | `memory` | the guest's memory: pages that `main.c` maps |
+//! | `volume` | the block device of Dom0 that the disk is on |
 //! | `host` | what this needs of `main.c` and the C library |
 #![cfg_attr(target_os = "none", no_std)]
 
@@ -16,6 +17,8 @@ extern crate alloc;
 mod host;
 #[cfg(target_os = "none")]
 mod memory;
+#[cfg(target_os = "none")]
+mod volume;
 
 /// It is only linked for the target that has no operating system, and thus the same calls as every other.
 #[cfg(target_os = "none")]
@@ -26,19 +29,18 @@ mod backend {
     use drivers::virtio::Features;
     use drivers::virtio::blk::BlockDevice;
     use drivers::virtio::mmio::{Effect, MmioDevice, Width};
-    use drivers::volume::ram::RamVolume;
 
     use crate::host::Line;
     use crate::memory::{ForeignMemory, Pinned};
+    use crate::volume::DeviceVolume;
 
     /// A disk behind its registers.
     pub struct Backend(MmioDevice<BlockDevice<Pinned>, ForeignMemory, Line>);
 
-    /// Makes the disk, which has `bytes` zeroes.
+    /// Makes the disk, which has `bytes`.
     #[unsafe(no_mangle)]
-    extern "C" fn backend_new(bytes: usize) -> Box<Backend> {
-        let volume = Box::new(RamVolume(alloc::vec![0_u8; bytes]));
-        let disk = BlockDevice::new(String::from("disk"), "linux", volume);
+    extern "C" fn backend_new(bytes: u64) -> Box<Backend> {
+        let disk = BlockDevice::new(String::from("disk"), "linux", Box::new(DeviceVolume { bytes }));
         Box::new(Backend(MmioDevice::new(disk, ForeignMemory, Line, Features::empty())))
     }
 

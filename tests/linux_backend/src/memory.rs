@@ -60,7 +60,7 @@ impl GuestMemory for ForeignMemory {
 
 impl Pinned {
     /// Calls `copy` for each run of bytes of the range: where it is, its place in the range, and its length.
-    fn for_each_run(
+    pub fn for_each_run(
         &self,
         offset: u32,
         length: usize,

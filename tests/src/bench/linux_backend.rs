@@ -22,7 +22,7 @@ pub const CASES: [(&str, &str); 5] = [
 
 /// How that was.
 pub const REMARK: &str = "process  our device model in a process of Linux in Dom0 (tests/linux_backend), by libxendevicemodel and \
-     libxenforeignmemory, volume in its RAM; it stands in for virtio backends in user space; all mapped: the guest's memory, before it \
+     libxenforeignmemory, on brd by preadv and pwritev; it stands in for virtio backends in user space; all mapped: the guest's memory, before it \
      starts; mapped each: the buffers of each request, unmapped after it, a descriptor at a time; one round";
 
 /// What of Xen's tools it is linked with.
