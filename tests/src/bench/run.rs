@@ -95,9 +95,7 @@ fn measure(benchmark: &dyn Benchmark, options: &Options) -> Result<Measured> {
     let mut records = Records::default();
     let outcome = lab.run(&parts, &workspace, &job, |line| records.take(line))?;
     if outcome.ending != Ending::Exit(0) {
-        for line in records.other_lines() {
-            println!("{line}");
-        }
+        print!("{}", records.text());
         bail!(
             "the benchmark did not come to its end ({:?}): {}, {}",
             outcome.ending,
