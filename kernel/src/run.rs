@@ -23,7 +23,7 @@ use crate::arch::timer::now_ns;
 use crate::devices::Devices;
 use crate::guest::Work;
 use crate::guest::table::GuestTable;
-use crate::limits::{LOOK_NS, POLL_NS};
+use crate::limits::{LOOK_NS, POLL_NS, SHORT_TURNS};
 use crate::mm::heap::Growth;
 use crate::mm::ram::Ram;
 use crate::mm::volumes::RamVolumes;
@@ -32,9 +32,6 @@ use crate::xen::abi::sched::POLL_PORTS_MAX;
 use crate::xen::event::{PendingEvents, Port};
 use crate::xen::sched::{self, ShutdownReason};
 use crate::xen::store::{Store, StoreError};
-
-/// A guest that was interrupted reads the status of the interrupt and acknowledges it; then it may have more for us to do.
-const SHORT_TURNS: u32 = 2;
 
 /// The future that follows xenstore.
 pub type ControlPlane = Pin<Box<dyn Future<Output = Result<ShutdownReason, StoreError>>>>;

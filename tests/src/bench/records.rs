@@ -30,14 +30,6 @@ impl Records {
         self.lines.iter().map(|line| format!("{line}\n")).collect()
     }
 
-    /// The lines that are no records: what programs said.
-    pub fn other_lines(&self) -> impl Iterator<Item = &str> {
-        self.lines
-            .iter()
-            .map(String::as_str)
-            .filter(|line| !["bench ", "mark ", "counters "].iter().any(|word| line.starts_with(word)))
-    }
-
     /// The results called `name`, of `guest` when there are several, in order.
     pub fn all<'a>(&'a self, guest: Option<&str>, name: &str) -> Vec<Record<'a>> {
         let mut records = self.of("bench ");
@@ -130,7 +122,6 @@ mod tests {
         let records = records();
         assert!((records.one(Some("g"), "read").unwrap().number("median_ns").unwrap() - 12.0).abs() < 0.1);
         assert!(records.one(Some("h"), "read").is_err());
-        assert_eq!(records.other_lines().count(), 1);
     }
 
     #[test]
