@@ -20,6 +20,8 @@ pub struct Geometry {
     pub block_bytes: u32,
     /// Writes, discards and write-zeroes are refused.
     pub read_only: bool,
+    /// What has been completed may be lost until a flush.
+    pub has_cache: bool,
     /// Most bytes in one read or write, a multiple of the block size. Device models split larger requests.
     pub transfer_bytes_max: u32,
     /// Most sectors in one discard; 0 when there is no such operation.

@@ -47,6 +47,7 @@ impl DriveFacts {
             sectors: sectors.end.saturating_sub(sectors.start),
             block_bytes: self.block_bytes,
             read_only,
+            has_cache: self.has_cache,
             transfer_bytes_max: self.buffer_bytes,
             discard_sectors_max: self.range_sectors(self.discard_sectors_max),
             write_zeroes_sectors_max: self.range_sectors(self.write_zeroes_sectors_max),

@@ -49,11 +49,15 @@ fn a_disk_without_a_cache_is_not_flushed() {
     let fake = FakeDisk::new(64, 4);
     fake.state().facts.has_cache = false;
     let bed = DiskBed::over(fake);
-    let mut guest = bed.guest();
-    guest.put(0, FLUSH_ALL, 0, 0);
+    let mut guest = guest_without_flush(&bed);
+    guest.put_write(0, 3, 512, 9);
+    // A guest that asks all the same.
+    guest.put(1, FLUSH_ALL, 0, 0);
     guest.kick();
     bed.turn(&mut [&mut guest]);
-    assert_eq!((guest.status(0), bed.fake.state().kicks), (OK, 0));
+    bed.carry_out(0, &mut [&mut guest]);
+    assert_eq!((guest.status(0), guest.status(1)), (OK, OK));
+    assert_eq!(bed.fake.state().carried_out, [Operation::Write { sector: 3, length: 512 }]);
 }
 
 #[test]

@@ -2,12 +2,13 @@
 
 mod common;
 
-use common::disk_bed::{DISCARD, FLUSH_ALL, IN, IOERR, NONE, OK, WRITE_ZEROES};
+use common::disk_bed::{DISCARD, DiskGuest, FLUSH_ALL, IN, IOERR, NONE, OK, WRITE_ZEROES};
 use common::nbd_bed::{NbdBed, SECOND};
 use common::nbd_server::{
     Asked, CMD_FLUSH, CMD_READ, CMD_TRIM, CMD_WRITE, CMD_WRITE_ZEROES, ESHUTDOWN, HAS_FLAGS, NbdServer,
     READ_ONLY, SEND_FLUSH, SEND_FUA,
 };
+use drivers::virtio::Features;
 use drivers::volume::registry::Access;
 
 fn bed() -> NbdBed {
@@ -48,7 +49,8 @@ fn commands_are_the_servers() {
 fn without_flush_every_write_is_made_durable() {
     let bed = bed();
     bed.server.state().flags = HAS_FLAGS | SEND_FUA;
-    let mut guest = bed.guest();
+    let volume = bed.open("nbd:10.0.0.1/disk", Access::ReadWrite).unwrap();
+    let mut guest = DiskGuest::new(volume, Features::empty());
     guest.put_write(0, 3, 512, 7);
     guest.put(1, FLUSH_ALL, 0, 0);
     guest.kick();

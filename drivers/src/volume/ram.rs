@@ -35,6 +35,7 @@ pub fn geometry(storage: &dyn Storage, read_only: bool) -> Geometry {
         sectors: bytes / SECTOR_BYTES,
         block_bytes,
         read_only,
+        has_cache: false,
         transfer_bytes_max: TRANSFER_BYTES_MAX,
         discard_sectors_max: ZERO_SECTORS_MAX,
         write_zeroes_sectors_max: ZERO_SECTORS_MAX,

@@ -59,6 +59,7 @@ impl<P: PinnedMemory> Volume<P> for ModelDisk {
             sectors,
             block_bytes: self.block_bytes,
             read_only: self.read_only,
+            has_cache: true,
             transfer_bytes_max: TRANSFER_BYTES,
             discard_sectors_max: self.discard_sectors_max,
             write_zeroes_sectors_max: 512,

@@ -25,6 +25,7 @@ impl<P: PinnedMemory> Volume<P> for Stuck {
             sectors: SECTORS as u64,
             block_bytes: 512,
             read_only: false,
+            has_cache: false,
             transfer_bytes_max: 4096,
             discard_sectors_max: 1,
             write_zeroes_sectors_max: 1,

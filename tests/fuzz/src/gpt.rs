@@ -167,6 +167,7 @@ pub fn gpt(data: &[u8]) {
         sectors: image.sectors,
         block_bytes: image.block as u32,
         read_only: false,
+        has_cache: false,
         transfer_bytes_max: 4096,
         discard_sectors_max: 0,
         write_zeroes_sectors_max: 0,

@@ -21,6 +21,7 @@ impl Volume<Pinned> for DeviceVolume {
             sectors: self.bytes / SECTOR_BYTES,
             block_bytes: 512,
             read_only: false,
+            has_cache: false,
             transfer_bytes_max: TRANSFER_BYTES_MAX,
             discard_sectors_max: 0,
             write_zeroes_sectors_max: 0,

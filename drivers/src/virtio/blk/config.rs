@@ -126,9 +126,30 @@ fn sectors_in(block_bytes: u32) -> u32 {
 #[must_use]
 pub fn features(geometry: Geometry) -> Features {
     let ring = Features::VERSION_1 | Features::INDIRECT_DESC | Features::EVENT_IDX;
-    let always = ring | SIZE_MAX | SEG_MAX | BLK_SIZE | FLUSH | TOPOLOGY;
+    let always = ring | SIZE_MAX | SEG_MAX | BLK_SIZE | TOPOLOGY;
+    let cache = if geometry.has_cache { FLUSH } else { Features::empty() };
     let if_any = |count, feature| if count > 0 { feature } else { Features::empty() };
     let writing = if_any(geometry.discard_sectors_max, DISCARD)
         | if_any(geometry.write_zeroes_sectors_max, WRITE_ZEROES);
-    always | if geometry.read_only { RO } else { writing }
+    always | cache | if geometry.read_only { RO } else { writing }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_without_a_cache_has_nothing_to_flush() {
+        let geometry = Geometry {
+            sectors: 8,
+            block_bytes: 512,
+            read_only: false,
+            has_cache: false,
+            transfer_bytes_max: 4096,
+            discard_sectors_max: 0,
+            write_zeroes_sectors_max: 0,
+        };
+        assert!(!features(geometry).contains(FLUSH));
+        assert!(features(Geometry { has_cache: true, ..geometry }).contains(FLUSH));
+    }
 }

@@ -253,6 +253,7 @@ mod tests {
         sectors: 1 << 40,
         block_bytes: 512,
         read_only: false,
+        has_cache: true,
         transfer_bytes_max: 1 << 16,
         discard_sectors_max: 512,
         write_zeroes_sectors_max: 512,
