@@ -1,6 +1,5 @@
 // The arm64 Image header (Linux, Documentation/arch/arm64/booting.rst), 64 bytes at the very start of the file.
-// Xen's tool stack recognises the file by the magic at offset 56 and reads text_offset; it ignores image_size and
-// reserves only the file's own length, which is why the linker script puts BSS and stacks into the file.
+// Xen's tool stack recognises the file by the magic at offset 56 and reads text_offset; it ignores image_size (see the linker script).
 
     .section .text.header, "ax"
     .global image_header

@@ -195,9 +195,9 @@ map_all() {
 
 mkdir key
 linux_root
-echo "bench name=file what=ours bytes=$(stat -c %s /bed/driver-domain.img)"
-echo "bench name=file what=linux-kernel bytes=$(stat -c %s /bed/guest-cloud.kernel)"
-echo "bench name=file what=linux-initramfs bytes=$(stat -c %s /tmp/linux.root)"
+echo "bench name=file what=ours bytes=$(stat -Lc %s /bed/driver-domain.img)"
+echo "bench name=file what=linux-kernel bytes=$(stat -Lc %s /bed/guest-cloud.kernel)"
+echo "bench name=file what=linux-initramfs bytes=$(stat -Lc %s /tmp/linux.root)"
 
 for kind in ours linux; do
     [ "$kind" = ours ] && memory=16 || memory=256

@@ -78,13 +78,13 @@ fn without_machine_paths() -> Result<String> {
     Ok(format!("target.{TARGET}.rustflags=[{}]", flags.collect::<Vec<_>>().join(",")))
 }
 
-/// The loaded segments at their distances from the first one, zeroes included.
+/// The loaded segments at their distances from the first one, zeroes included; but for those that have nothing in the file (stacks).
 fn flatten(elf: &[u8]) -> Result<Vec<u8>> {
     let file = ElfFile64::<Endianness>::parse(elf)?;
     let endian = file.endian();
     let headers = file.elf_header().program_headers(endian, elf)?;
     let loaded =
-        || headers.iter().filter(|header| header.p_type(endian) == PT_LOAD && header.p_memsz(endian) > 0);
+        || headers.iter().filter(|header| header.p_type(endian) == PT_LOAD && header.p_filesz(endian) > 0);
     let start = loaded().map(|header| header.p_paddr(endian)).min().context("it has nothing to load")?;
     let mut image = Vec::new();
     for header in loaded() {
