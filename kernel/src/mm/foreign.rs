@@ -406,12 +406,14 @@ impl Pager {
             Err(errno) => failures.push((slot, page, errno)),
         });
         self.counters.failures += failures.len() as u64;
-        for (slot, page, errno) in failures.drain(..) {
-            pass.failure.get_or_insert(match errno {
+        for (slot, page, errno) in &failures {
+            pass.failure.get_or_insert(match *errno {
                 Errno::ENOMEM | Errno::ENOENT => MemoryError::Exhausted,
                 _ => MemoryError::NotMapped(page.frame().0.wrapping_mul(PAGE_BYTES as u64)),
             });
-            self.unlist_as(slot, page);
+            self.unlist_as(*slot, *page);
+        }
+        for (slot, _, _) in failures.drain(..) {
             self.settle(slot);
         }
         self.failures = failures;
@@ -513,12 +515,16 @@ impl Pager {
             }
             return;
         };
-        if self.slots.get(slot).is_some_and(Slot::was_listed) {
+        let was_listed = self.slots.get(slot).is_some_and(Slot::was_listed);
+        // A page that had to go may have been asked for later in the same pass: it is found there then, and stale here.
+        let is_elsewhere = was_listed && self.find(page).is_some();
+        if was_listed && !is_elsewhere {
             self.list(slot);
         }
         let holder = self.holder(page.domain());
         if let Some(holder) = self.holders.get_mut(holder) {
             holder.join(&mut self.slots, slot);
+            holder.stale |= is_elsewhere;
         }
     }
 

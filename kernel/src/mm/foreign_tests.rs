@@ -207,6 +207,19 @@ fn the_pages_beside_a_hole_are_found_afterwards() {
 }
 
 #[test]
+fn a_page_that_could_not_be_replaced_and_is_elsewhere_by_then_is_in_one_slot() {
+    let bed = Bed::new(2);
+    bed.touch(A, 1..3);
+    bed.xen.balloon_out(A, RAM..RAM + 1);
+    // Page 0 is to take the place of page 1, which takes that of page 2; then page 0 cannot be had.
+    assert!(bed.pin(A, 0..2).is_err());
+    let mut slots = PinnedSlots::new();
+    let frames = [1, 1, 3].map(|page| GuestFrame(RAM + page));
+    assert_eq!(bed.pager.borrow_mut().pin(A, &frames.into_iter(), &mut slots), Ok(()));
+    assert_eq!((slots[0], bed.held(&slots)), (slots[1], vec![Some((A, 1)), Some((A, 1)), Some((A, 3))]));
+}
+
+#[test]
 fn a_page_that_could_not_be_replaced_may_be_asked_for_again() {
     let bed = Bed::new(1);
     bed.touch(A, 0..1);
