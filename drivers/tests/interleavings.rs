@@ -100,7 +100,27 @@ impl Device<Shared> for Echo {
 
     fn read_config(&self, _: u32, _: &mut [u8]) {}
 
+    fn read_refused_config(&self, _: u32, _: &mut [u8]) {}
+
+    fn write_config(&mut self, _: u32, _: &[u8]) {}
+
+    fn activate(&mut self, _: Features) {}
+
+    fn resume(&mut self, _: Features) {}
+
     fn reset(&mut self) {}
+
+    fn has_work(&self) -> bool {
+        false
+    }
+
+    fn is_polled(&self, _: QueueIndex) -> bool {
+        true
+    }
+
+    fn take_config_change(&mut self) -> bool {
+        false
+    }
 
     fn serve(&mut self, _: QueueIndex, queue: &mut Queue<Pinned>, memory: &Shared) -> Served {
         let served = self.answer(queue, memory);

@@ -200,13 +200,31 @@ impl<M: GuestMemory> Device<M> for BlockDevice<M::Pinned> {
         Config::refused().read(offset, out);
     }
 
+    fn write_config(&mut self, _offset: u32, _data: &[u8]) {}
+
     fn activate(&mut self, accepted: Features) {
-        self.requests.write_through = !accepted.contains(config::FLUSH);
+        self.requests.write_through = self.requests.geometry.has_cache && !accepted.contains(config::FLUSH);
+    }
+
+    fn resume(&mut self, accepted: Features) {
+        Device::<M>::activate(self, accepted);
     }
 
     fn reset(&mut self) {
         self.requests.cancel();
         self.requests.complaints.reset();
+    }
+
+    fn has_work(&self) -> bool {
+        false
+    }
+
+    fn is_polled(&self, _index: QueueIndex) -> bool {
+        true
+    }
+
+    fn take_config_change(&mut self) -> bool {
+        false
     }
 
     fn serve(&mut self, _index: QueueIndex, queue: &mut Queue<M::Pinned>, memory: &M) -> Served {

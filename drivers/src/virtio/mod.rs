@@ -89,38 +89,28 @@ pub trait Device<M: GuestMemory> {
 
     /// What the configuration reads as to a driver whose rings were refused: what makes it give the device up. A driver that
     /// does not look for DEVICE_NEEDS_RESET would wait for its first request for ever.
-    fn read_refused_config(&self, _offset: u32, out: &mut [u8]) {
-        out.fill(0);
-    }
+    fn read_refused_config(&self, offset: u32, out: &mut [u8]);
 
     /// The guest writes configuration space. Most devices have nothing writable there.
-    fn write_config(&mut self, _offset: u32, _data: &[u8]) {}
+    fn write_config(&mut self, offset: u32, data: &[u8]);
 
     /// The guest is ready (DRIVER_OK) with the features it `accepted`.
-    fn activate(&mut self, _accepted: Features) {}
+    fn activate(&mut self, accepted: Features);
 
     /// The guest goes on with a device that another kernel served, with the features it `accepted`.
-    fn resume(&mut self, accepted: Features) {
-        self.activate(accepted);
-    }
+    fn resume(&mut self, accepted: Features);
 
     /// The guest reset the device.
     fn reset(&mut self);
 
     /// Whether something has come for the guest from elsewhere: then it is served though it did not kick.
-    fn has_work(&self) -> bool {
-        false
-    }
+    fn has_work(&self) -> bool;
 
     /// Whether a queue is looked at again and again while the guest has work for us. If not, it is served when the guest kicks.
-    fn is_polled(&self, _index: QueueIndex) -> bool {
-        true
-    }
+    fn is_polled(&self, index: QueueIndex) -> bool;
 
     /// Whether configuration space has changed since this was asked last: the guest is told.
-    fn take_config_change(&mut self) -> bool {
-        false
-    }
+    fn take_config_change(&mut self) -> bool;
 
     /// Serves a bounded amount of work from a queue.
     fn serve(&mut self, index: QueueIndex, queue: &mut Queue<M::Pinned>, memory: &M) -> Served;

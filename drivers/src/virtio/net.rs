@@ -160,6 +160,12 @@ impl<M: GuestMemory> Device<M> for NetDevice {
         Config::new(self.common.port.address(), self.announcement.is_wanted.get()).read(offset, out);
     }
 
+    fn read_refused_config(&self, _offset: u32, out: &mut [u8]) {
+        out.fill(0);
+    }
+
+    fn write_config(&mut self, _offset: u32, _data: &[u8]) {}
+
     fn activate(&mut self, accepted: Features) {
         self.common.accepted = config::consistent(accepted);
         self.control.start(&mut self.common);

@@ -200,12 +200,32 @@ impl Device<Memory> for Sink {
 
     fn read_config(&self, _offset: u32, _out: &mut [u8]) {}
 
+    fn read_refused_config(&self, _: u32, _: &mut [u8]) {}
+
+    fn write_config(&mut self, _: u32, _: &[u8]) {}
+
     fn activate(&mut self, accepted: Features) {
+        self.accepted = accepted;
+    }
+
+    fn resume(&mut self, accepted: Features) {
         self.accepted = accepted;
     }
 
     fn reset(&mut self) {
         (self.next, self.completed, self.decided) = (0, 0, 0);
+    }
+
+    fn has_work(&self) -> bool {
+        false
+    }
+
+    fn is_polled(&self, _: QueueIndex) -> bool {
+        true
+    }
+
+    fn take_config_change(&mut self) -> bool {
+        false
     }
 
     fn serve(
