@@ -108,6 +108,8 @@ pub const VIEW_FAULT_AROUND: usize = 1;
 pub const POLL_NS: u64 = 60_000;
 /// As how much of that one look counts at most: what it may take us, and no time that others had the processor for after it.
 pub const LOOK_NS: u64 = 5_000;
+/// How much time may pass meanwhile, whoever has had the processor. Less than a scheduler lets a guest have it in one go.
+pub const POLL_ELAPSED_NS: u64 = 1_000_000;
 /// Turns in a row that answer vCPUs and look for nothing else. A guest that was interrupted reads the status of the interrupt
 /// and acknowledges it; then it may have more for us to do.
 pub const SHORT_TURNS: u32 = 2;

@@ -23,7 +23,7 @@ use crate::arch::timer::now_ns;
 use crate::devices::Devices;
 use crate::guest::Work;
 use crate::guest::table::GuestTable;
-use crate::limits::{LOOK_NS, POLL_NS, SHORT_TURNS};
+use crate::limits::{LOOK_NS, POLL_ELAPSED_NS, POLL_NS, SHORT_TURNS};
 use crate::mm::heap::Growth;
 use crate::mm::ram::Ram;
 use crate::mm::volumes::RamVolumes;
@@ -56,6 +56,33 @@ pub struct Loop {
     pub resumption: Option<Resumption>,
 }
 
+/// For how long there was nothing to do.
+#[derive(Default)]
+struct Quiet {
+    /// When the first look found nothing, and the last one; 0 before.
+    since_ns: u64,
+    until_ns: u64,
+    /// What was ours of the time between them: a guest that has the processor may be about to have more for us.
+    own_ns: u64,
+}
+
+impl Quiet {
+    /// A look found nothing.
+    fn looked(&mut self, now_ns: u64) {
+        if self.since_ns == 0 {
+            self.since_ns = now_ns;
+        } else {
+            self.own_ns += now_ns.saturating_sub(self.until_ns).min(LOOK_NS);
+        }
+        self.until_ns = now_ns;
+    }
+
+    /// Whether to sleep now. A guest that keeps the processor may have nothing for us at all, while others are to wake us at once.
+    fn is_long(&self) -> bool {
+        self.own_ns >= POLL_NS || self.until_ns.saturating_sub(self.since_ns) >= POLL_ELAPSED_NS
+    }
+}
+
 /// What an earlier life of this kernel left, and when it ended.
 pub struct Resumption {
     /// When, in microseconds.
@@ -69,13 +96,13 @@ impl Loop {
     pub fn run(mut self) -> ShutdownReason {
         let news = Arc::new(News(AtomicBool::new(true)));
         let waker = Waker::from(news.clone());
-        let (mut looked_ns, mut quiet_ns, mut short_turns_left) = (0, 0, 0);
+        let (mut quiet, mut short_turns_left) = (Quiet::default(), 0);
         self.devices.watch();
         loop {
             watchdog::turned();
             restart::check();
             if self.take_events(&news) {
-                quiet_ns = 0;
+                quiet = Quiet::default();
                 watchdog::watch();
                 if short_turns_left > 0 && !news.is_there() {
                     // Whoever was answered goes on, and may have more for us then.
@@ -103,16 +130,14 @@ impl Loop {
             self.end_resumption();
             self.devices.kick();
             if done || work != Work::None {
-                quiet_ns = 0;
+                quiet = Quiet::default();
                 watchdog::watch();
             } else {
-                // Not the time that a guest had the processor for: it may be about to have more for us.
-                quiet_ns += now_ns.saturating_sub(looked_ns).min(LOOK_NS);
+                quiet.looked(now_ns);
             }
-            looked_ns = now_ns;
             if work == Work::Left || tends || news.is_there() {
                 // There is more of the same.
-            } else if quiet_ns < POLL_NS {
+            } else if !quiet.is_long() {
                 sched::yield_processor();
             } else if self.guests.borrow_mut().settle() {
                 self.sleep();
