@@ -75,8 +75,8 @@ impl Control {
         }
     }
 
-    /// One line of `key=value` pairs, all of them counted since this life began; pages of guests that were mapped in place of others, or
-    /// unmapped, are each a flush of our TLB entries.
+    /// One line of `key=value` pairs, counted since this life began, kicks and interrupts of the devices that there are now; pages of guests that
+    /// were mapped in place of others, or unmapped, are each a flush of our TLB entries.
     fn tell_work(&self) {
         let guests = self.guests.borrow();
         let (mut kicks, mut interrupts) = (0, 0);
