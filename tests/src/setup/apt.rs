@@ -23,6 +23,7 @@ const MIRROR_VARIABLE: &str = "DEBIAN_MIRROR";
 
 /// An apt of our own.
 pub struct Apt {
+    mirror: String,
     folder: PathBuf,
     config: PathBuf,
 }
@@ -46,12 +47,12 @@ impl Apt {
         }
         let _lock = cache.lock("apt")?;
         let folder = cache.root().join("apt");
-        let apt = Self { config: folder.join("apt.conf"), folder };
         let sources = format!(
             "deb [arch=amd64,arm64 signed-by={KEYRING}] {mirror} {SUITE} main\n\
              deb-src [signed-by={KEYRING}] {mirror} {SUITE} main\n\
              deb [arch=amd64 signed-by={KEYRING}] {mirror} {BACKPORTS} main\n"
         );
+        let apt = Self { mirror, config: folder.join("apt.conf"), folder };
         let ready = apt.folder.join(format!("ready-{}", key(&[sources.as_bytes()])));
         if !ready.exists() {
             apt.write_configuration(&sources)?;
@@ -146,6 +147,13 @@ impl Apt {
             name: name.to_owned(),
             hash: hash.to_owned(),
         })
+    }
+
+    /// An upstream archive of the source package `package`, of a version that the lists need not name any more.
+    pub fn known_archive(&self, package: &str, name: &str, hash: &str) -> SourceFile {
+        let first = &package[..1];
+        let uri = format!("{}/pool/main/{first}/{package}/{name}", self.mirror);
+        SourceFile { uri, name: name.to_owned(), hash: hash.to_owned() }
     }
 
     /// Downloads one source file and checks its hash.
